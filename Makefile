@@ -1,0 +1,28 @@
+# The few commands of this project. Another environment: `make test VENV=path/to/venv`.
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check test bench
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(BIN)/python  ## make the environment and install the project with its test tools, versions as in constraints.txt
+	$(BIN)/pip install -e ".[test]" -c constraints.txt
+
+check:  ## formatting, lint and types; changes nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test:  ## the whole suite: CPU, offline, warnings are errors
+	$(BIN)/pytest
+
+bench:  ## every benchmark, side by side with its peers in one run
+	@for script in $(wildcard benchmarks/*.py); do echo "== $$script" && $(BIN)/python "$$script" || exit 1; done
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)

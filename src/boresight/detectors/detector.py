@@ -1,0 +1,37 @@
+"""The contract that every detector answers, and that the training loop, evaluators and diagnosis rely on."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from boresight.core.types import DenseOutput, DenseTargets, Detections, Scene
+
+
+class Detector(nn.Module, ABC):
+    """A dense detector: what it emits and what it is trained to emit have the same shape and can be compared.
+
+    The output of :meth:`forward` has one type in training and inference. Every detection of :meth:`decode` names the
+    cell that emitted it, and :meth:`assign` says what that cell was trained to say.
+    """
+
+    progress: float = 0.0
+    """How much of the training is done, in [0, 1]; schedules depend on it. The loop sets it before every step."""
+
+    @abstractmethod
+    def forward(self, scenes: Sequence[Scene]) -> DenseOutput:
+        """Emit boxes and scores for every class and cell of B scenes, which may differ in size."""
+
+    @abstractmethod
+    def assign(self, output: DenseOutput, scenes: Sequence[Scene]) -> DenseTargets:
+        """Say what every class and cell of ``output`` should have emitted. Raises ValueError without truth."""
+
+    @abstractmethod
+    def loss(self, output: DenseOutput, targets: DenseTargets) -> dict[str, Tensor]:
+        """Weighted, dimensionless loss terms by name, each a scalar; their sum is minimised."""
+
+    @abstractmethod
+    def decode(self, output: DenseOutput) -> list[Detections]:
+        """What is found in each scene, best first, before any threshold."""

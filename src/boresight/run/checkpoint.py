@@ -1,0 +1,88 @@
+"""Weights for use: one safetensors file with what is needed to rebuild the detector and apply it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from boresight.core.errors import UserError, did_you_mean
+from boresight.run.record import write_atomic
+
+FORMAT = "boresight-weights-1"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights and what goes with them.
+
+    Attributes:
+        weights: parameters and buffers by name.
+        detector: the recipe's name.
+        settings: resolved settings, nested.
+        classes: class names.
+        threshold: operating point chosen on the validation frames.
+        step: optimiser steps done.
+        figures: what the validation frames said.
+    """
+
+    weights: dict[str, Tensor]
+    detector: str
+    settings: dict[str, Any]
+    classes: tuple[str, ...]
+    threshold: float
+    step: int
+    figures: dict[str, float | None]
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write atomically. The metadata lies in the file's header and can be read without the weights."""
+    from safetensors.torch import save_file
+
+    fields = ("detector", "settings", "classes", "threshold", "step", "figures")
+    about = {name: getattr(checkpoint, name) for name in fields}
+    weights = {k: v.detach().cpu().contiguous() for k, v in checkpoint.weights.items()}
+    metadata = {"format": FORMAT, "boresight": json.dumps(about)}
+    write_atomic(path, lambda p: save_file(weights, str(p), metadata=metadata))
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint; UserError names the file when it is missing, damaged or not ours."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint; the run has saved none yet: continue it with --resume")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path}: damaged or not a safetensors file ({error}); use another checkpoint") from error
+    if metadata.get("format") != FORMAT:
+        raise UserError(f"{path}: not a checkpoint of this program (format {metadata.get('format')!r}, want {FORMAT!r})")
+    about = json.loads(metadata["boresight"])
+    about["classes"] = tuple(about["classes"])
+    return Checkpoint(weights=weights, **about)
+
+
+def load_weights(model: nn.Module, checkpoint: Checkpoint, *, path: Path, detector: str) -> None:
+    """Put the weights into ``model``.
+
+    Raises:
+        UserError: the checkpoint is of another detector, or a name or shape does not fit; the first misfit is shown.
+    """
+    if checkpoint.detector != detector:
+        raise UserError(f"{path}: a checkpoint of detector `{checkpoint.detector}`, not of `{detector}`; give a run of that kind")
+    have, want = checkpoint.weights, model.state_dict()
+    for name in want:
+        if name not in have:
+            raise UserError(f"{path}: weight `{name}` is missing{did_you_mean(name, have)}: made with other settings")
+        if have[name].shape != want[name].shape:
+            shapes = f"{list(have[name].shape)}, the settings ask for {list(want[name].shape)}"
+            raise UserError(f"{path}: weight `{name}` has shape {shapes}: made with other settings")
+    if extra := [name for name in have if name not in want]:
+        raise UserError(f"{path}: weight `{extra[0]}` has no place in the detector: made with other settings")
+    model.load_state_dict(have)

@@ -1,0 +1,97 @@
+"""From data settings to the frames of a run: opened, checked, split."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from boresight.core.errors import UserError
+from boresight.core.types import Scene
+from boresight.data.check import check, enforce, without
+from boresight.data.memory import InMemory
+from boresight.data.points import FrameSource, Subset, held_out, open_points
+from boresight.data.skyfield import Skyfield
+from boresight.data.sky_settings import preset
+from boresight.run.config import DataSettings
+from boresight.run.recipe import Frames, Splits
+
+
+def expanded(path: str, key: str) -> Path:
+    """``path`` with ``$NAME`` and ``~`` filled in; UserError when the environment does not have the name."""
+    full = os.path.expanduser(os.path.expandvars(path))
+    if "$" in full:
+        raise UserError(f"`{key}` = {path}: the environment variable is not set; export it, or give the folder itself")
+    return Path(full)
+
+
+def skyfield(data: DataSettings, split: str) -> Skyfield:
+    """The made frames of one split. Splits lie a million frames apart, so they never share one."""
+    first, count = {
+        "train": (0, data.frames),
+        "val": (1_000_000, data.val_frames),
+        "test": (2_000_000, data.test_frames),
+    }[split]
+    sky = preset(data.preset, height=data.height, width=data.width)
+    return Skyfield(sky, count=count, seed=data.seed, first=first)
+
+
+def opened(data: DataSettings) -> dict[str, FrameSource]:
+    """The frames of a data set on disk by split, unchecked; what was not named is held out or shared as the keys say."""
+    if not data.root:
+        raise UserError(f"`data.root` is empty: give the folder of the `{data.source}` data")
+    root = expanded(data.root, "data.root")
+
+    def read(split: str) -> FrameSource:
+        return open_points(root, split or None, kind=data.source, audit=data.on_problem == "drop")  # type: ignore[arg-type]
+
+    train = read(data.train)
+    if data.val:
+        val = read(data.val)
+    else:
+        if data.val_share == 0:
+            raise UserError("`data.val_share` = 0: name validation frames with data.val, or hold out a share")
+        kept, held = held_out(getattr(train, "groups", train.names), data.val_share, data.seed)
+        train, val = Subset(train, kept), Subset(train, held)
+    return {"train": train, "val": val, "test": read(data.test) if data.test else val}
+
+
+def point_splits(data: DataSettings) -> Splits:
+    """Open and check the frames of a run.
+
+    Raises:
+        UserError: the data has problems (``data.on_problem``), or a split has no frames.
+    """
+    if data.source == "skyfield":
+        made = {name: InMemory(skyfield(data, name), data.cache_mb) for name in ("train", "val", "test")}
+        return _splits(made, data, ("target",))
+    sources = opened(data)
+    named = {k: v for k, v in sources.items() if k != "test" or v is not sources["val"]}
+    problems = check(named)
+    clean = {name: without(source, enforce(problems, data.on_problem)) for name, source in sources.items()}
+    classes = tuple(getattr(_origin(sources["train"]), "classes", ("target",)))
+    return _splits({name: InMemory(source, data.cache_mb) for name, source in clean.items()}, data, classes)
+
+
+def _origin(source: FrameSource) -> FrameSource:
+    while isinstance(source, Subset):
+        source = source.source
+    return source
+
+
+def _splits(frames: dict[str, InMemory], data: DataSettings, classes: tuple[str, ...]) -> Splits:
+    train = frames["train"]
+    order = list(range(len(train)))
+    if data.oversample > 1:
+        order += [i for i in range(len(train)) if _has_targets(train[i])] * (data.oversample - 1)
+    return Splits(train, frames["val"], frames["test"], order, classes)
+
+
+def _has_targets(scene: Scene) -> bool:
+    return scene.points is not None and bool((~scene.points.ignore).any())
+
+
+def truth_only(frames: Frames) -> list[Scene]:
+    """Every frame's scene with an image that has its size and takes no memory."""
+    scenes = (frames[i] for i in range(len(frames)))
+    return [replace(s, image=s.image.new_zeros(()).expand(s.image.shape)) for s in scenes]

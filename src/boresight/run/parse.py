@@ -1,0 +1,195 @@
+"""Reads settings from YAML and from ``--key.sub value`` before torch is imported.
+
+A key that nothing reads is an error that names its neighbour; a value of the wrong type is an error that names key,
+value and expected type.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from boresight.core.errors import UserError, did_you_mean
+
+S = TypeVar("S")
+
+_POSITIVE = (
+    "data.frames data.val_frames data.test_frames data.height data.width data.oversample encoder.channels head.proposals "
+    "decode.top_k decode.window decode.tolerance train.steps train.batch train.accumulate train.learning_rate "
+    "train.checkpoint_every target.sigma target.class_weight_cap loss.positive_weight"
+).split()
+_NOT_NEGATIVE = (
+    "augment.crop augment.gain augment.shift augment.noise target.offset_reach loss.offset loss.auxiliary head.window "
+    "train.warmup train.weight_decay train.validate_every train.threads train.workers train.clip data.cache_mb"
+).split()
+_SHARE = "augment.positive_share augment.paste loss.focal_alpha train.final train.ema data.val_share head.prior".split()
+
+
+def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """``{"train.steps": 1000, ...}`` of a settings dataclass."""
+    flat: dict[str, Any] = {}
+    for f in dataclasses.fields(settings):
+        value = getattr(settings, f.name)
+        flat |= flatten(value, f"{prefix}{f.name}.") if dataclasses.is_dataclass(value) else {prefix + f.name: value}
+    return flat
+
+
+def nested(settings: Any) -> dict[str, Any]:
+    """The settings as plain nested dicts and lists, for YAML."""
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value):
+            return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return list(value) if isinstance(value, tuple) else value
+
+    return plain(settings)
+
+
+def build_parser(kind: type, prog: str) -> Any:
+    """A jsonargparse parser of every key of the settings dataclass ``kind``, ``--config`` and ``--print_config``."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog=prog, exit_on_error=False, default_env=False)
+    parser.add_argument("--config", action="config", help="a YAML file of settings; later arguments override it")
+    parser.add_class_arguments(kind, None, as_positional=False)
+    return parser
+
+
+def parse_settings(kind: type[S], arguments: Sequence[str], *, prog: str = "boresight train") -> S:
+    """Read ``kind`` from ``[--config F.yaml] [--key.sub VALUE ...]``.
+
+    Raises:
+        UserError: one line that names the file or key, and the remedy.
+    """
+    parser = build_parser(kind, prog)
+    _check_files(kind, arguments)
+    try:
+        parsed = parser.instantiate(parser.parse_args(list(arguments)))
+    except (argparse.ArgumentError, ValueError, TypeError) as error:
+        raise UserError(_readable(str(error), kind)) from error
+    settings = kind(**{k: v for k, v in vars(parsed).items() if k != "config"})
+    check_ranges(settings)
+    return settings
+
+
+def settings_from(kind: type[S], values: Mapping[str, Any], *, origin: str) -> S:
+    """Read ``kind`` from nested values, as a YAML file holds them; ``origin`` names the file in errors."""
+    check_keys(kind, values, origin)
+    parser = build_parser(kind, "boresight")
+    try:
+        parsed = parser.instantiate(parser.parse_object(dict(values)))
+    except (argparse.ArgumentError, ValueError, TypeError) as error:
+        raise UserError(f"{origin}: {_readable(str(error), kind)}") from error
+    settings = kind(**{k: v for k, v in vars(parsed).items() if k != "config"})
+    check_ranges(settings)
+    return settings
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Load a YAML file safely; UserError names file and line when it cannot be read."""
+    import yaml
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            return yaml.safe_load(file)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; give an existing YAML file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UserError(f"{path}:{place} is not valid YAML ({getattr(error, 'problem', error)}); mend that line") from error
+
+
+def _check_files(kind: type, arguments: Sequence[str]) -> None:
+    """Check keys of every ``--config`` file ourselves: the parser would not say which file was meant."""
+    for i, word in enumerate(arguments):
+        name, equals, value = word.partition("=")
+        if name != "--config":
+            continue
+        path = value if equals else (arguments[i + 1] if i + 1 < len(arguments) else "")
+        if not path:
+            raise UserError("--config needs a file: --config FILE.yaml")
+        content = read_yaml(path)
+        if not isinstance(content, dict):
+            raise UserError(f"{path}: a settings file is a mapping of keys, got {type(content).__name__}")
+        settings_from(kind, content, origin=path)
+
+
+def check_keys(kind: type, values: Mapping[str, Any], origin: str, prefix: str = "") -> None:
+    """Raise UserError for the first key of ``values`` that the settings do not have, with its neighbour."""
+    hints = {f.name: f for f in dataclasses.fields(kind)}
+    whole = flatten(kind()) if not prefix else {}
+    for key, value in values.items():
+        if key not in hints:
+            near = did_you_mean(str(key), hints) or _elsewhere(str(key), whole)
+            raise UserError(f"{origin}: unknown key `{prefix}{key}`{near or '; known: ' + ', '.join(hints)}")
+        default = hints[key].default_factory
+        inner = default if isinstance(default, type) and dataclasses.is_dataclass(default) else None
+        if inner is not None:
+            if not isinstance(value, Mapping):
+                raise UserError(f"{origin}: `{prefix}{key}` holds keys of its own, got {value!r}")
+            check_keys(inner, value, origin, f"{prefix}{key}.")
+
+
+def _elsewhere(key: str, whole: Mapping[str, Any]) -> str:
+    """A hint when the key exists under another group."""
+    inside = [k for k in whole if k.rsplit(".", 1)[-1] == key]
+    return f": did you mean `{inside[0]}`?" if inside else ""
+
+
+def _readable(message: str, kind: type) -> str:
+    """The parser's message as one line that names key, value, expected type and neighbour."""
+    known = list(flatten(kind()))
+    if match := re.search(r"unrecognized arguments: (.+)", message):
+        word = match.group(1).split()[0]
+        key = word.lstrip("-").partition("=")[0]
+        near = did_you_mean(key, known) or _elsewhere(key, dict.fromkeys(known))
+        return f"unknown argument `{word}`{near or '; `--print_config` shows every key'}"
+    if match := re.search(r'[Kk]ey "([^"]+)":\s*(.*)', message, re.DOTALL):
+        detail = " ".join(match.group(2).split())
+        detail = re.sub(r"<class '([\w.]+)'>", r"\1", detail)
+        detail = re.sub(r"typing\.Literal\[(.*?)\]", r"one of \1", detail).replace("typing.", "")
+        value = re.search(r"Got value: (.*)$", detail)
+        wanted = re.search(r"Expected an? (.*?)\. Got value", detail)
+        if value and wanted:
+            return f"`{match.group(1)}` = {value.group(1)}: expected {wanted.group(1)}"
+        return f"`{match.group(1)}`: {detail}"
+    if match := re.search(r"does not accept (?:nested key|option) '([^']+)'", message):
+        return f"unknown key `{match.group(1)}`{did_you_mean(match.group(1), [k.rsplit('.', 1)[-1] for k in known])}"
+    return " ".join(message.split())
+
+
+def check_ranges(settings: Any) -> None:
+    """Raise UserError for a number outside its range, naming key, value and range."""
+    flat = flatten(settings)
+
+    def require(key: str, good: bool, wanted: str) -> None:
+        if not good:
+            raise UserError(f"`{key}` = {flat[key]}: must be {wanted}")
+
+    for key, value in flat.items():
+        if isinstance(value, float):
+            require(key, math.isfinite(value), "a finite number")
+    for key in set(_POSITIVE) & set(flat):
+        require(key, flat[key] > 0, "above 0")
+    for key in set(_NOT_NEGATIVE) & set(flat):
+        require(key, flat[key] >= 0, "0 or more")
+    for key in set(_SHARE) & set(flat):
+        require(key, 0 <= flat[key] <= 1, "between 0 and 1")
+    if "head.prior" in flat:
+        require("head.prior", 0 < flat["head.prior"] < 1, "between 0 and 1, both excluded")
+        require("data.val_share", flat["data.val_share"] < 1, "below 1: something must be left to train on")
+        require("decode.window", flat["decode.window"] % 2 == 1, "odd: a window around a cell")
+        low, high = flat["augment.scale"]
+        require("augment.scale", 0 < low <= high, "two numbers, 0 < smallest <= largest")
+        if flat["target.schedule"] == "steps":
+            wanted = f"{len(flat['target.breaks']) + 1} numbers, one more than target.breaks"
+            require("target.sigmas", len(flat["target.sigmas"]) == len(flat["target.breaks"]) + 1, wanted)
+        require("target.sigmas", len(flat["target.sigmas"]) > 0 and min(flat["target.sigmas"]) > 0, "all above 0")

@@ -1,0 +1,418 @@
+"""The training loop. It knows the contract, and names no detector and no loss.
+
+A run is a function of its settings: order and views of the frames follow from the seed and the step alone, and a state
+is saved whole or not at all. So a run that was stopped anywhere, by Ctrl-C or by kill -9, continues to the digits of a
+run that was not (on CPU with the same number of threads; GPUs add in an order of their own).
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration, gather_object, set_seed
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
+
+from boresight.core.errors import UserError
+from boresight.core.types import DenseTargets, Detections, Scene
+from boresight.detectors.detector import Detector
+from boresight.run.checkpoint import Checkpoint, save_checkpoint
+from boresight.run.order import Positions, Views
+from boresight.run.parse import flatten, nested
+from boresight.run.progress import Progress
+from boresight.run.recipe import Frames, Judgement, Recipe, Splits
+from boresight.run.record import RunFolder, environment, read_parquet, write_json, write_parquet, write_yaml
+
+FLUSH_EVERY = 20
+"""Steps between readings of losses from the device: each reading waits for it."""
+
+
+class Interrupted(Exception):
+    """The user stopped the run; its state is saved."""
+
+
+class TrainingFailed(Exception):
+    """The run cannot go on; the message says why and what to change."""
+
+
+class LoopState:
+    """What the loop itself must remember beside weights and optimiser; saved with them."""
+
+    def __init__(self, classes: int) -> None:
+        self.step = 0
+        self.best = -math.inf
+        self.best_step = -1
+        self.tally = torch.zeros(3, classes, dtype=torch.long)  # positives, objects, objects with none: this epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """For accelerate."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """For accelerate."""
+        vars(self).update(state)
+
+
+class Trainer:
+    """One run, from its settings to its folder.
+
+    Args:
+        recipe: the system.
+        settings: an instance of ``recipe.settings``.
+        run: where everything goes; when it holds a state, the run continues from it.
+        quiet: no progress.
+    """
+
+    def __init__(self, recipe: Recipe, settings: Any, run: RunFolder, *, quiet: bool = False) -> None:
+        self.recipe, self.settings, self.run = recipe, settings, run
+        self.t = settings.train
+        if self.t.threads:
+            torch.set_num_threads(self.t.threads)
+        self.accelerator = Accelerator(
+            mixed_precision=self.t.precision,
+            gradient_accumulation_steps=self.t.accumulate,
+            log_with=list(self.t.trackers) or None,
+            project_config=ProjectConfiguration(project_dir=str(run.root), logging_dir=str(run.root / "trackers")),
+            step_scheduler_with_optimizer=False,
+        )
+        self.main = self.accelerator.is_main_process
+        self.quiet = quiet or not self.main
+        parts = self.accelerator.num_processes * self.t.accumulate
+        if self.t.batch % parts:
+            raise UserError(f"`train.batch` = {self.t.batch}: must be a multiple of processes x train.accumulate = {parts}")
+        self.splits: Splits = recipe.frames(settings)
+        set_seed(self.t.seed)
+        detector = recipe.build(settings, len(self.splits.classes))
+        decay = self.t.ema
+        self.ema = AveragedModel(detector, multi_avg_fn=_ema(decay)) if decay else None
+        groups = parameter_groups(detector, self.t.weight_decay)
+        optimiser = torch.optim.AdamW(groups, lr=self.t.learning_rate)
+        rate = torch.optim.lr_scheduler.LambdaLR(optimiser, self._rate)
+        self.model, self.optimiser, self.rate = self.accelerator.prepare(detector, optimiser, rate)
+        self.detector: Detector = self.accelerator.unwrap_model(self.model)
+        if self.ema is not None:
+            self.ema.to(self.accelerator.device)
+        self.state = LoopState(len(self.splits.classes))
+        for part in (self.state, self.ema):
+            if part is not None:
+                self.accelerator.register_for_checkpointing(part)
+        self.rows: list[dict[str, Any]] = []
+        self.target_rows: list[dict[str, Any]] = []
+        self.pending: list[dict[str, Any]] = []
+        self.judgement: Judgement | None = None
+
+    def _rate(self, step: int) -> float:
+        """Linear warm-up, then half a cosine down to ``final``; a function of the step alone."""
+        if step < self.t.warmup:
+            return (step + 1) / self.t.warmup
+        share = (step - self.t.warmup) / max(1, self.t.steps - self.t.warmup)
+        return self.t.final + (1 - self.t.final) * (1 + math.cos(math.pi * min(1.0, share))) / 2
+
+    def fit(self) -> dict[str, Any]:
+        """Train to the last step and return the summary of ``done.json``.
+
+        Raises:
+            Interrupted: Ctrl-C or SIGTERM; the state is saved.
+            TrainingFailed: a loss is not finite.
+            UserError: the disk is full, or the data is not usable.
+        """
+        self._open()
+        began = time.monotonic()
+        loader = self._loader()
+        bar = Progress(self.t.steps, done=self.state.step, label=self.run.root.name, quiet=self.quiet)
+        with stop_requests() as stop, bar as self.bar:
+            batches = iter(loader)
+            while self.state.step < self.t.steps:
+                self._step(batches)
+                self._after_step(stop())
+            if self.state.step == self.t.steps and self.judgement is None:
+                self._judge()
+        return self._close(time.monotonic() - began)
+
+    def _open(self) -> None:
+        """Continue from the last state where there is one; write what is known from the start where there is none."""
+        if self.main and not self.run.config.exists():
+            write_yaml(self.run.config, nested(self.settings))
+            write_json(self.run.environment, {"seed": self.t.seed, **environment()})
+        if self.t.trackers:
+            self.accelerator.init_trackers("boresight", {k: str(v) for k, v in flatten(self.settings).items()})
+        states = self.run.states()
+        if states:
+            self.accelerator.load_state(str(states[-1]))
+        self.rows = [row for row in read_parquet(self.run.metrics) if row["step"] <= self.state.step]
+        epoch = self._epoch(self.state.step)
+        self.target_rows = [row for row in read_parquet(self.run.targets) if row["epoch"] < epoch]
+
+    def _loader(self) -> DataLoader:
+        views = Views(self.splits.train, self.splits.order, self.recipe.view(self.settings), self.t.seed)
+        positions = Positions(
+            self.state.step,
+            self.t.steps,
+            self.t.batch,
+            rank=self.accelerator.process_index,
+            world=self.accelerator.num_processes,
+            parts=self.t.accumulate,
+        )
+        # the loader's own generator: making an iterator must not move the global one, or resuming would
+        order = torch.Generator().manual_seed(self.t.seed)
+        return DataLoader(
+            views, batch_sampler=positions, collate_fn=list, num_workers=self.t.workers, generator=order  # type: ignore[arg-type]
+        )
+
+    def _epoch(self, step: int) -> int:
+        return step * self.t.batch // len(self.splits.order)
+
+    def _step(self, batches: Iterator[list[Scene]]) -> None:
+        """One optimiser step; its numbers wait on the device until they are asked for."""
+        self.model.train()
+        self.detector.progress = self.state.step / self.t.steps
+        row: dict[str, Any] = {"step": self.state.step + 1, "epoch": self._epoch(self.state.step)}
+        row |= {"progress": self.detector.progress, "learning_rate": self.rate.get_last_lr()[0]}
+        clock = dict.fromkeys(("data", "forward", "backward"), 0.0)
+        parts = []
+        for _ in range(self.t.accumulate):
+            with self.accelerator.accumulate(self.model):
+                start = time.perf_counter()
+                scenes = [s.to(self.accelerator.device) for s in next(batches)]
+                loaded = time.perf_counter()
+                terms, targets = self._forward(scenes)
+                forward = time.perf_counter()
+                self.accelerator.backward(torch.stack(list(terms.values())).sum())
+                norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.t.clip or math.inf)
+                self.optimiser.step()
+                self.optimiser.zero_grad()
+                for name, seconds in zip(clock, (loaded - start, forward - loaded, time.perf_counter() - forward), strict=True):
+                    clock[name] += seconds
+            parts.append({f"loss_{k}": v.detach() for k, v in terms.items()} | _target_numbers(targets))
+            self._count(targets)
+        self.rate.step()
+        if self.ema is not None:
+            self.ema.update_parameters(self.detector)
+        row |= {name: torch.stack([p[name] for p in parts]).mean() for name in parts[0]}
+        row |= {"gradient_norm": norm} | {f"time_{k}": v for k, v in clock.items()}
+        self.pending.append(row)
+        self.state.step += 1
+
+    def _forward(self, scenes: list[Scene]) -> tuple[dict[str, Tensor], DenseTargets]:
+        """Loss terms of this process's scenes, divided by the objects of all processes."""
+        output = self.model(scenes)
+        targets = self.detector.assign(output, scenes)
+        if self.accelerator.num_processes > 1:
+            total = self.accelerator.reduce(targets.normaliser.clone(), "sum")
+            targets = _with_normaliser(targets, total.clamp(min=1) / self.accelerator.num_processes)
+        return self.detector.loss(output, targets), targets
+
+    def _count(self, targets: DenseTargets) -> None:
+        """Add up the epoch's positives and objects, class by class, on the device."""
+        self.state.tally = self.state.tally.to(targets.positive.device)
+        has = targets.positives_per_object() > 0
+        classes = self.state.tally.shape[1]
+        self.state.tally[0] += targets.positive.sum((0, 2, 3))
+        self.state.tally[1] += torch.bincount(targets.labels, targets.counted, classes).long()
+        self.state.tally[2] += torch.bincount(targets.labels, targets.counted & ~has, classes).long()
+
+    def _after_step(self, stopping: bool) -> None:
+        """Whatever is due: the epoch's row, reading the numbers, judging, saving."""
+        step, last = self.state.step, self.state.step == self.t.steps
+        if self._epoch(step) != self._epoch(step - 1) or last:
+            self._close_epoch(self._epoch(step - 1))
+        judging = last or (self.t.validate_every and step % self.t.validate_every == 0)
+        saving = judging or last or stopping or step % self.t.checkpoint_every == 0
+        if saving or step % FLUSH_EVERY == 0:
+            self._flush()
+        if judging:
+            self._judge()
+        if saving:
+            self._save()
+        self.bar.step(self.t.batch, self._note() if step % FLUSH_EVERY == 0 or saving else "")
+        if stopping and not last:
+            raise Interrupted(f"stopped after step {step}; the state is saved")
+
+    def _flush(self) -> None:
+        """Read the pending numbers from the device; a number that is not finite ends the run."""
+        rows = [{k: float(v) if isinstance(v, Tensor) else v for k, v in row.items()} for row in self.pending]
+        self.pending.clear()
+        for row in rows:
+            terms = {k: v for k, v in row.items() if k.startswith("loss_")}
+            row["loss"] = sum(terms.values())
+            bad = [k for k, v in terms.items() if not math.isfinite(v)]
+            if bad:
+                raise TrainingFailed(
+                    f"step {row['step']}: {bad[0]} is {row[bad[0]]} (gradient norm {row['gradient_norm']:.3g}); "
+                    "lower train.learning_rate, set train.clip, or train with train.precision=no; "
+                    f"the last whole state is in {self.run.checkpoints}"
+                )
+            self.accelerator.log(row, step=row["step"]) if self.t.trackers else None
+        self.rows += rows
+
+    def _close_epoch(self, epoch: int) -> None:
+        tally = self.accelerator.reduce(self.state.tally.to(self.accelerator.device), "sum")
+        for label, (positives, objects, without) in enumerate(tally.T.tolist()):
+            self.target_rows.append(
+                {
+                    "epoch": epoch,
+                    "class": self.splits.classes[label],
+                    "positives": positives,
+                    "objects": objects,
+                    "positives_per_object": positives / objects if objects else None,
+                    "objects_with_none": without,
+                }
+            )
+        self.state.tally.zero_()
+
+    def judged(self) -> Detector:
+        """The weights that are judged and kept: the average where there is one."""
+        return self.ema.module if self.ema is not None else self.detector  # type: ignore[return-value]
+
+    def _judge(self) -> None:
+        """Detect on the validation frames, choose the threshold, keep the weights."""
+        detector = self.judged()
+        detector.progress = self.state.step / self.t.steps
+        frames = self.splits.val
+        found = detect(detector, frames, self.accelerator)
+        truth = [_without_image(frames[i]) for i in range(len(frames))]
+        self.judgement = self.recipe.judge(self.settings, truth, found)
+        if self.rows:
+            self.rows[-1] |= {f"val_{k}": v for k, v in self.judgement.figures.items()}
+            self.rows[-1]["val_threshold"] = self.judgement.threshold
+        if not self.main:
+            return
+        checkpoint = Checkpoint(
+            weights=detector.state_dict(),
+            detector=self.recipe.name,
+            settings=nested(self.settings),
+            classes=self.splits.classes,
+            threshold=self.judgement.threshold,
+            step=self.state.step,
+            figures=self.judgement.figures,
+        )
+        save_checkpoint(self.run.checkpoints / "last.safetensors", checkpoint)
+        if self.judgement.score > self.state.best:
+            self.state.best, self.state.best_step = self.judgement.score, self.state.step
+            save_checkpoint(self.run.checkpoints / "best.safetensors", checkpoint)
+
+    def _save(self) -> None:
+        """Tables first, then the state: a state never stands without the rows that lead to it."""
+        if self.main:
+            write_parquet(self.run.metrics, self.rows)
+            write_parquet(self.run.targets, self.target_rows)
+        self.accelerator.wait_for_everyone()
+        step = self.state.step
+        self.run.save_state(step, lambda p: self.accelerator.save_state(str(p)), main=self.main)
+
+    def _note(self) -> str:
+        recent = self.rows[-FLUSH_EVERY:]
+        note = f"loss {sum(r['loss'] for r in recent) / max(1, len(recent)):.4f}"
+        if self.judgement is not None:
+            note += f" · {self.judgement.name} {self.judgement.score:.3f}"
+        return note
+
+    def _close(self, seconds: float) -> dict[str, Any]:
+        assert self.judgement is not None
+        summary = {
+            "run": str(self.run.root),
+            "detector": self.recipe.name,
+            "steps": self.state.step,
+            "parameters": sum(p.numel() for p in self.detector.parameters()),
+            "threshold": self.judgement.threshold,
+            "validation": self.judgement.figures,
+            "best": {"step": self.state.best_step, self.judgement.name: self.state.best},
+            "seconds": round(seconds, 1),
+        }
+        if self.main:
+            write_json(self.run.done, summary)
+        if self.t.trackers:
+            self.accelerator.end_training()
+        self.accelerator.free_memory()
+        return summary
+
+
+def _ema(decay: float) -> Any:
+    """Exponential average that starts short: decay ``min(decay, (1 + t) / (10 + t))`` at update ``t``."""
+
+    @torch.no_grad()
+    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+        weight = 1 - min(decay, (1 + float(count)) / (10 + float(count)))
+        torch._foreach_lerp_(averaged, current, weight)
+
+    return update
+
+
+def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weights decay; biases and norm scales (one-dimensional) do not."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _with_normaliser(targets: DenseTargets, normaliser: Tensor) -> DenseTargets:
+    coarser = tuple(_with_normaliser(t, normaliser) for t in targets.coarser)
+    return replace(targets, normaliser=normaliser, coarser=coarser)
+
+
+def _target_numbers(targets: DenseTargets) -> dict[str, Tensor]:
+    positives = targets.positive.sum().float()
+    return {
+        "positives": positives,
+        "objects": targets.counted.sum().float(),
+        "positive_rate": positives / targets.positive.numel(),
+        "positive_mass": targets.score.sum(),
+    }
+
+
+def _without_image(scene: Scene) -> Scene:
+    """The scene with an image that has its size and takes no memory."""
+    return replace(scene, image=scene.image.new_zeros(()).expand(scene.image.shape))
+
+
+@torch.inference_mode()
+def detect(detector: Detector, frames: Frames, accelerator: Accelerator | None = None) -> list[Detections]:
+    """What ``detector`` finds in every frame, before any threshold; processes share the frames and all get all."""
+    detector.eval()
+    rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    device = next(detector.parameters()).device
+    mine = [detector.decode(detector([frames[i].to(device)]))[0].to("cpu") for i in range(rank, len(frames), world)]
+    if world == 1:
+        return mine
+    shares: Sequence[tuple[int, list[Detections]]] = gather_object([(rank, mine)])
+    by_rank = dict(shares)
+    return [by_rank[i % world][i // world] for i in range(len(frames))]
+
+
+@contextmanager
+def stop_requests() -> Iterator[Any]:
+    """Turn the first Ctrl-C or SIGTERM into a polite request; the second Ctrl-C stops at once."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    try:
+        old = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread: the caller decides
+        old = {}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def train(recipe: Recipe, settings: Any, root: Path, *, quiet: bool = False) -> dict[str, Any]:
+    """Train (or continue) the run at ``root`` and return its summary."""
+    return Trainer(recipe, settings, RunFolder(root), quiet=quiet).fit()
