@@ -261,7 +261,7 @@ def test_coarser_levels_keep_their_order_and_stride():
 
 
 def test_positives_per_object_by_hand():
-    """Object 0 has two positive cells, 1 none (its only cell is matched but not positive), 2 one, in the other image."""
+    """Object 0 has two positive cells, 1 none (its cell is matched but not positive), 2 one in the other image."""
     matched = torch.tensor([[0, 0, 1, -1], [-1, 2, -1, -1]]).reshape(2, 1, 2, 2)
     positive = torch.tensor([[True, True, False, False], [False, True, False, False]]).reshape(2, 1, 2, 2)
     made = targets((2, 1, 2, 2), matched=matched, positive=positive, **objects(3))

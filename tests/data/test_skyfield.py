@@ -329,6 +329,10 @@ def test_clouds_and_skyline_brighten_a_part() -> None:
     assert land[0].max() == pytest.approx(4000)
     assert land[-1].min() == pytest.approx(5000)
     assert (np.diff(land, axis=0) >= -0.01).all()  # one edge, sky above ground
+    both = small(horizon_share=1.0, horizon_contrast=(0.25, 0.25), cloud_share=1.0, cloud_contrast=(0.2, 0.2))
+    hidden = mean_background(np.random.default_rng(3), both)
+    assert hidden.max() == pytest.approx(5000)  # no cloud in front of the ground
+    assert (hidden < 5000).any(axis=0).all()
 
 
 # What the user can get wrong

@@ -88,6 +88,15 @@ def test_dont_care_excuses_but_never_takes():
 def test_a_counting_truth_comes_before_a_dont_care_one():
     match = match_points([(0, 0), (1, 0)], [(1, 0)], 3.0, dont_care=[False, True])
     assert match.hit.tolist() == [True]
+    assert match.ignored.tolist() == [False]
+
+
+@pytest.mark.parametrize("x", [(-2.0, 2.0), (2.0, -2.0)])
+def test_of_equally_near_detections_the_excused_one_is_left_over(x: tuple[float, float]):
+    # Truth at 0, don't-care at 4: the detection at 2 is excused, the one at -2 would be a false alarm.
+    match = match_points([(0, 0), (4, 0)], [(v, 0) for v in x], 3.0, dont_care=[False, True])
+    assert match.false_alarm.sum() == 0
+    assert match.ignored.sum() == 1
 
 
 def test_labels_keep_apart():
@@ -178,6 +187,7 @@ def as_set(images: list) -> PointSet:
 def test_counts_at_every_score_equal_matching_from_scratch(images: list):
     points = as_set(images)
     hits, false = count_steps(points, 4.0)
+    assert hits.min(initial=0) == false.min(initial=0) == 0
     for threshold in [*np.unique(points.scores), 0.0, 1.0]:
         match = points.above(threshold).match(4.0)
         keep = points.scores >= threshold
@@ -185,7 +195,7 @@ def test_counts_at_every_score_equal_matching_from_scratch(images: list):
         assert false[keep].sum() == match.false_alarm.sum()
 
 
-def test_a_step_can_take_a_false_alarm_away():
+def test_a_newcomer_displaces_an_excused_detection():
     # Truths at 0 and 4, don't-care at 9 (tolerance 3). Alone, the detections at 2 (score .9) and 6.5 (.8) hit both.
     # The one at 4 (.7) then takes truth 4 from 6.5, which the don't-care excuses: no false alarm enters.
     points = as_set(

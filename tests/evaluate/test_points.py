@@ -245,9 +245,9 @@ def test_a_neighbouring_image_lends_no_truth():
 
 
 def test_pd_by_snr_on_paper():
-    # At 0.1 a frame one false alarm breaks the rate, so the threshold lies above .7; SNR 12 is in the last bin, 2 (don't
-    # care) and 20 in none.
-    snr = torch.tensor([4.5, 4.0, 12.0, 20.0, 2.0])
+    # At 0.1 a frame one false alarm breaks the rate, so the threshold lies above .7; SNR 12 is in the last bin, 20 in
+    # none, and neither is 4.2, a don't-care.
+    snr = torch.tensor([4.5, 4.0, 12.0, 20.0, 4.2])
     truth = [
         Points.of(
             [(10, 10), (20, 20), (30, 30), (40, 40), (50, 50)],
@@ -268,7 +268,10 @@ def test_pd_by_snr_on_paper():
 
 def test_match_table_on_paper():
     snr = torch.tensor([5.0, 6.0, 2.0])
-    truth = [Points.of([]), Points.of([(10, 10), (60, 60), (30, 30)], snr=snr, ignore=torch.tensor([0, 0, 1]).bool())]
+    truth = [
+        Points.of([(90, 90)]),
+        Points.of([(10, 10), (60, 60), (30, 30)], snr=snr, ignore=torch.tensor([0, 0, 1]).bool()),
+    ]
     second = detections((9, 10, 0.4), (10, 10.5, 0.9), (31, 30, 0.8), (90, 90, 0.7), (1, 1, 0.1))
     found = [detections((5, 5, 0.6)), dataclasses.replace(second, cell=torch.arange(5))]
     rows, missed = match_table(truth, found, threshold=0.2)
@@ -281,7 +284,10 @@ def test_match_table_on_paper():
     ]
     assert [r.cell for r in rows] == [-1, 0, 1, 2, 3]
     assert (rows[2].x, rows[2].y, rows[2].score) == (10.0, 10.5, pytest.approx(0.9))
-    assert [(m.image, m.object, m.x, m.y, m.snr) for m in missed] == [(1, 1, 60.0, 60.0, 6.0)]
+    assert [(m.image, m.object, m.x, m.y, m.snr) for m in missed] == [
+        (0, 0, 90.0, 90.0, None),
+        (1, 1, 60.0, 60.0, 6.0),
+    ]
 
 
 def test_sizes_are_checked():

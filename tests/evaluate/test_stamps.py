@@ -86,13 +86,13 @@ def test_the_first_match_in_raster_order_is_taken_not_the_nearest():
 
 
 def test_raster_order_is_that_of_the_first_pixel():
-    # A hook: its first pixel (row 0) lies right of the bar's, but the bar starts in row 1, so the hook comes first.
+    # The upright bar (3 px, rows 0 to 2) starts one row above the single pixel to its left, so it comes first although
+    # its centroid is in the same row, farther right, and given last.
     mask = np.zeros((12, 12), np.int32)
-    mask[3, 4] = 1
-    report = basic_irstd([mask], [np.array([(3.5, 5.5), (5.5, 1.5)])], 1)
-    assert report.detected == 1
-    # Both single pixels are within 3 px; (row 1, column 5) is taken, 1 false pixel remains.
-    assert report.false_pixels == 1
+    mask[1, 4] = 1
+    positions = np.array([(2.5, 1.5), (6.5, 2.5), (6.5, 1.5), (6.5, 0.5)])
+    report = basic_irstd([mask], [positions], 1)
+    assert (report.detected, report.false_pixels) == (1, 1)
 
 
 def test_components_are_eight_connected_in_both_maps():

@@ -1,4 +1,4 @@
-"""The one exception that means "the user can fix this"."""
+"""The exceptions that the command line turns into one line and an exit status."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ class UserError(Exception):
 
     The command line prints the message alone (no traceback) and exits with status 2.
     """
+
+
+class Failure(Exception):
+    """The work cannot go on, and not because of what was given; the command line prints the line and exits with 1."""
+
+
+class Stopped(Exception):
+    """The user stopped the work, and what was done is saved; the command line prints the line and exits with 130."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -49,8 +49,15 @@ def transposed(scene: Scene) -> Scene:
     """Swap rows and columns; with flips this gives every rotation by a right angle, without interpolation."""
     boxes = None if scene.points is None else _as_boxes(scene.points, scene.size)[:, [1, 0, 3, 2]]
     image = scene.image.transpose(-1, -2).contiguous()
-    turned = None if boxes is None else tv_tensors.BoundingBoxes(
-        boxes, format="XYXY", canvas_size=image.shape[-2:], clamping_mode=None  # type: ignore[arg-type]
+    turned = (
+        None
+        if boxes is None
+        else tv_tensors.BoundingBoxes(
+            boxes,
+            format="XYXY",
+            canvas_size=image.shape[-2:],
+            clamping_mode=None,  # type: ignore[arg-type]
+        )
     )
     return _moved(scene, image, turned)
 
@@ -62,8 +69,10 @@ def resized_crop(scene: Scene, top: int, left: int, height: int, width: int, siz
     """
     image = tv_tensors.Image(scene.image - scene.level)  # v2 pads crops with zeros
     out = v2.functional.crop(image, top, left, height, width)
-    boxes = None if scene.points is None else v2.functional.crop(
-        _as_boxes(scene.points, scene.size), top, left, height, width
+    boxes = (
+        None
+        if scene.points is None
+        else v2.functional.crop(_as_boxes(scene.points, scene.size), top, left, height, width)
     )
     if (height, width) != size:
         out = v2.functional.resize(out, list(size), antialias=True)
@@ -93,7 +102,11 @@ def pasted(scene: Scene, donor: Scene, xy: tuple[float, float], *, reach: int = 
     place = source + torch.tensor([tx - cx, ty - cy], dtype=source.dtype)
     crowded = len(scene.points) and bool(((scene.points.xy - place).abs().amax(-1) < 2 * reach).any())
     alone = (donor.points.xy[1:] - source).abs().amax(-1) if len(donor.points) > 1 else torch.full((1,), torch.inf)
-    if crowded or bool((alone < 2 * reach).any()) or not (_holds(donor, cx, cy, reach) and _holds(scene, tx, ty, reach)):
+    if (
+        crowded
+        or bool((alone < 2 * reach).any())
+        or not (_holds(donor, cx, cy, reach) and _holds(scene, tx, ty, reach))
+    ):
         return scene
     patch = donor.image[:, cy - reach : cy + reach + 1, cx - reach : cx + reach + 1]
     ring = torch.ones(patch.shape[-2:], dtype=torch.bool)

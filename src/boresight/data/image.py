@@ -146,7 +146,8 @@ def _decode(file: Path) -> np.ndarray:
         # A warning about odd metadata is not the caller's concern; that about size is kept for `read_image`.
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(file) as image:
+        # As a stream: given a name, Pillow maps uncompressed TIFF files into memory and garbles those that are turned.
+        with file.open("rb") as stream, Image.open(stream) as image:
             if _is_deep_colour(image):
                 return _deep_colour(file, str(image.format))
             orientation = image.tag_v2.get(_TIFF_ORIENTATION, 1) if hasattr(image, "tag_v2") else 1

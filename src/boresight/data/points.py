@@ -397,7 +397,7 @@ def _read_text(file: Path, what: str) -> str:
 
 
 def find_split(root: str | Path, split: str | Path) -> Path:
-    """Find a list of frames: a path, or ``[splits/]<name>[.txt]`` under ``root``. Raises ``UserError`` if there is none."""
+    """Find a list of frames: a path, or ``[splits/]<name>[.txt]`` under ``root``. Else raises ``UserError``."""
     root = Path(root)
     places = (
         Path(split),
@@ -411,9 +411,7 @@ def find_split(root: str | Path, split: str | Path) -> Path:
             return place
     there = sorted(p.stem for folder in (root / "splits", root) for p in folder.glob("*.txt"))
     offered = f"; there are {', '.join(there)}" if there else ""
-    raise UserError(
-        f"{root}: no split `{split}` (a file, splits/{split}.txt, {split}.txt){did_you_mean(str(split), there)}{offered}"
-    )
+    raise UserError(f"{root}: no split `{split}` (a file, or {split}.txt){did_you_mean(str(split), there)}{offered}")
 
 
 def read_split(file: Path) -> list[str]:
@@ -711,7 +709,7 @@ def _centre(annotation: Mapping[str, Any], number: Mapping[int, int]) -> Row:
 
 
 def image_folder(paths: str | Path | Sequence[str | Path]) -> Frames:
-    """Open images of which nothing is known (``points`` is None): a folder, a file, a pattern (``a/*.png``), or several.
+    """Open images of which nothing is known (``points`` is None): a folder, a file, a pattern (``a/*.png``), several.
 
     Frames are sorted and named by file name, or by their whole path where two files share a name. Raises ``UserError``
     where a path leads nowhere or nothing is found.

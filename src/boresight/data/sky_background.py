@@ -77,10 +77,10 @@ def mean_background(rng: np.random.Generator, sky: Sky) -> NDArray[Any]:
     cloudy, skyline = rng.random(2) < (sky.cloud_share, sky.horizon_share)
     relative = 1 + _gradient(rng, sky)
     clutter: Any = np.float32(rms) * power_law_field(rng, sky.height, sky.width, exponent) if rms > 0 else np.float32(0)
-    if cloudy:
-        relative += _clouds(rng, sky)
+    clouds: Any = _clouds(rng, sky) if cloudy else np.float32(0)
     if skyline:
         ground = _ground(rng, sky)
         relative += np.float32(rng.uniform(*sky.horizon_contrast)) * ground
+        clouds = clouds * (1 - ground)  # the ground hides what is behind it
         clutter = clutter * (1 + np.float32(sky.ground_roughness - 1) * ground)
-    return np.maximum(relative + clutter, 0) * np.float32(level)
+    return np.maximum(relative + clutter + clouds, 0) * np.float32(level)

@@ -125,7 +125,9 @@ def local_noise(x: float, y: float, background: NDArray[np.floating], sky: Sky) 
     * fixed pattern ``(prnu * b)^2 + row_noise^2 + column_noise^2``;
     * local clutter: the variance of ``background`` within the window (everything in it: clutter, gradient, edges).
 
-    The target's own shot noise, hot and dead pixels and streaks are not in it.
+    The target's own shot noise, hot and dead pixels and streaks are not in it. Clutter is correlated and does not
+    average out over the PSF as white noise does: in strong clutter a plain matched filter sees less than the stated
+    SNR. Only in white noise (the preset ``white``) is the SNR that of the ideal observer.
     """
     half = NOISE_WINDOW // 2
     row, column = math.floor(y), math.floor(x)

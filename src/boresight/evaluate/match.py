@@ -2,8 +2,8 @@
 
 A detection may stand for a truth when both have the same label and lie no farther apart than the tolerance, the
 tolerance itself included (``distance <= tolerance``, pixel frame, float64). Among all one-to-one assignments that obey
-this, one with the most pairs is taken, and among those one with the least total distance. A greedy matcher can lose
-pairs that exist; this one cannot.
+this, one with the most pairs is taken, among those one with the least total distance, and among those one that leaves
+the fewest false alarms. A greedy matcher can lose pairs that exist; this one cannot.
 
 All images of a data set are matched in one call: image and label together make the *group* of a point, and points
 match only within their group. The graph of admissible pairs falls apart into components of a few points each, and
@@ -13,7 +13,7 @@ only those with several truths and several detections need an assignment solver.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,10 @@ from boresight.core.types import Detections, Points
 Ints = NDArray[np.int64]
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
+
+# Pixels. Among assignments of equal total distance, one that leaves excused detections over is taken, so that the
+# counts do not hang on the order of the solver; far below any distance that matters, far above rounding.
+TIE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +83,24 @@ class PointMatch:
 
 @dataclass(frozen=True, slots=True)
 class _Pairs:
-    """Admissible pairs, sorted by truth, then detection: ``truth[k]`` and ``found[k]`` lie ``distance[k]`` apart."""
+    """Admissible pairs, sorted by truth, then detection: ``truth[k]`` and ``found[k]`` lie ``distance[k]`` apart.
+
+    ``cost`` is the distance plus what decides between equal distances.
+    """
 
     truth: Ints
     found: Ints
     distance: Floats
+    cost: Floats
 
     def select(self, keep: Bools | Ints) -> _Pairs:
-        return _Pairs(self.truth[keep], self.found[keep], self.distance[keep])
+        return _Pairs(self.truth[keep], self.found[keep], self.distance[keep], self.cost[keep])
 
 
 def _admissible(truth: Floats, found: Floats, truth_group: Ints, found_group: Ints, tolerance: float) -> _Pairs:
     """Return every pair of one group within tolerance."""
     if not len(truth) or not len(found):
-        return _Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+        return _Pairs(*np.zeros((2, 0), np.int64), *np.zeros((2, 0)))
     _, dense = np.unique(np.concatenate((truth_group, found_group)), return_inverse=True)
     # A third axis keeps groups farther apart than any tolerance; the search is a hair too wide and the exact test
     # follows, so that the inclusive edge does not hang on how the tree rounds.
@@ -106,7 +114,15 @@ def _admissible(truth: Floats, found: Floats, truth_group: Ints, found_group: In
     distance = np.sqrt((gap**2).sum(axis=1))
     order = np.lexsort((j, i))
     order = order[distance[order] <= tolerance]
-    return _Pairs(i[order], j[order], distance[order])
+    return _Pairs(i[order], j[order], distance[order], distance[order])
+
+
+def _counting(every: _Pairs, dont_care: Bools, n_found: int) -> tuple[_Pairs, Bools]:
+    """Return the pairs with truths that count, and which detections lie on a don't-care truth, ``[n_found]``."""
+    excused = np.zeros(n_found, np.bool_)
+    excused[every.found[dont_care[every.truth]]] = True
+    pairs = every.select(~dont_care[every.truth])
+    return replace(pairs, cost=pairs.distance + TIE * excused[pairs.found]), excused
 
 
 def _components(pairs: _Pairs) -> Ints:
@@ -121,14 +137,14 @@ def _components(pairs: _Pairs) -> Ints:
 def _solve(pairs: _Pairs) -> Ints:
     """Return which of the pairs of one component to take: most pairs first, then least total distance."""
     if pairs.truth[0] == pairs.truth[-1]:  # one truth (pairs are sorted by truth): its nearest detection
-        return np.array([pairs.distance.argmin()])
+        return np.array([pairs.cost.argmin()])
     _, row = np.unique(pairs.truth, return_inverse=True)
     _, column = np.unique(pairs.found, return_inverse=True)
     shape = (int(row.max()) + 1, int(column.max()) + 1)
     # Dearer than all pairs that could be taken together, so no saving in distance is worth a pair.
-    forbidden = min(shape) * float(pairs.distance.max()) + 1.0
+    forbidden = min(shape) * float(pairs.cost.max()) + 1.0
     cost = np.full(shape, forbidden)
-    cost[row, column] = pairs.distance
+    cost[row, column] = pairs.cost
     place = np.full(shape, -1, dtype=np.int64)
     place[row, column] = np.arange(len(row))
     taken = place[linear_sum_assignment(cost)]
@@ -265,19 +281,18 @@ def match_points(
     ]
     ignore = np.zeros(n_truth, np.bool_) if dont_care is None else np.asarray(dont_care, np.bool_)
     every = _admissible(truth, found, groups[0], groups[1], tolerance)
-    counting = every.select(~ignore[every.truth])
-    return _result(counting, every.found[ignore[every.truth]], ignore, n_found)
+    return _result(*_counting(every, ignore, n_found), ignore)
 
 
-def _result(pairs: _Pairs, near_dont_care: Ints, dont_care: Bools, n_found: int) -> PointMatch:
-    n_truth = len(dont_care)
+def _result(pairs: _Pairs, excused: Bools, dont_care: Bools) -> PointMatch:
+    n_truth, n_found = len(dont_care), len(excused)
     taken = pairs.select(_optimal(pairs))
     found_of_truth, truth_of_found = np.full(n_truth, -1, np.int64), np.full(n_found, -1, np.int64)
     distance = np.full(n_found, np.inf)
     found_of_truth[taken.truth], truth_of_found[taken.found] = taken.found, taken.truth
     distance[taken.found] = taken.distance
-    near, excused = np.zeros(n_found, np.bool_), np.zeros(n_found, np.bool_)
-    near[pairs.found], excused[near_dont_care] = True, True
+    near = np.zeros(n_found, np.bool_)
+    near[pairs.found] = True
     return PointMatch(found_of_truth, truth_of_found, distance, dont_care, near, excused)
 
 
@@ -287,17 +302,14 @@ def count_steps(points: PointSet, tolerance: float) -> tuple[Ints, Ints]:
     The hits at any threshold are the sum of ``hits`` over the detections with ``score >= threshold``, and likewise the
     false alarms; both equal what matching from scratch at that threshold gives. A detection near no counting truth is
     a false alarm (or excused) at every threshold. Elsewhere a component is matched again at each distinct score in it,
-    and the difference is booked on the first detection of that score. A step can be negative: a newcomer may take the
-    truth of a detection that a don't-care truth excuses.
+    and the difference is booked on the first detection of that score. No step is negative: a newcomer adds a hit, or
+    leaves one more detection (itself or the one it displaces) without a truth.
     """
     found_n = len(points.found_xy)
     hits = np.zeros(found_n, np.int64)
     every = _admissible(points.truth_xy, points.found_xy, points.truth_group, points.found_group, tolerance)
-    on_dont_care = points.dont_care[every.truth]
-    excused = np.zeros(found_n, np.bool_)
-    excused[every.found[on_dont_care]] = True
+    pairs, excused = _counting(every, points.dont_care, found_n)
     false = (~excused).astype(np.int64)
-    pairs = every.select(~on_dont_care)
     if len(pairs.truth):
         false[pairs.found] = 0
         for members in _split(_components(pairs)):

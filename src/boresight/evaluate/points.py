@@ -210,11 +210,11 @@ class Ladder:
     def pd_samples(self, weights: Floats, budgets: Sequence[tuple[float, Floats]]) -> list[Floats]:
         """Return bootstrap replicates of Pd for each ``(rate, exposure an image)``, ``[R]`` each, NaN without truth.
 
-        Pd can only change where a hit enters (or a false alarm leaves), so these levels are exact; beyond
-        ``LADDER_LEVELS`` of them they are thinned evenly, which can only lower Pd, by a share of 1 / LADDER_LEVELS.
+        Pd only changes where a hit enters, so these levels are exact; beyond ``LADDER_LEVELS`` of them they are thinned
+        evenly, which can only lower Pd, by about a share of 1 / LADDER_LEVELS.
         """
         truths = weights.astype(np.float64) @ self.truths_per_image
-        levels = np.unique(self._level[(self.hits != 0) | (self.false < 0)])
+        levels = np.unique(self._level[self.hits > 0])
         if not len(levels):
             return [divide(np.zeros(len(weights)), truths) for _ in budgets]
         if len(levels) > LADDER_LEVELS:

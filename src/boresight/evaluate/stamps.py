@@ -114,9 +114,8 @@ def _components(binary: NDArray[np.bool_]) -> _Components:
     number = labelled[row, column] - 1
     area = np.bincount(number, minlength=n)
     sums = [np.bincount(number, weights=x, minlength=n) for x in (row, column)]
-    # Raster order means by first pixel; the labeller does not promise it.
-    order = np.argsort(np.unique(number, return_index=True)[1])
-    return _Components((np.stack(sums, axis=-1) / np.maximum(area, 1)[:, None])[order], area[order])
+    # The labeller numbers by first pixel, row after row, as the published code's does.
+    return _Components(np.stack(sums, axis=-1) / np.maximum(area, 1)[:, None], area)
 
 
 def _first_match(truth: _Components, drawn: _Components) -> NDArray[np.bool_]:

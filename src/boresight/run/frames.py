@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 from boresight.core.errors import UserError
 from boresight.core.types import Scene
 from boresight.data.check import check, enforce, without
+from boresight.data.image import Problem
 from boresight.data.memory import InMemory
 from boresight.data.points import FrameSource, Subset, held_out, open_points
 from boresight.data.skyfield import Skyfield
 from boresight.data.sky_settings import preset
 from boresight.run.config import DataSettings
-from boresight.run.recipe import Frames, Splits
+from boresight.run.recipe import Splits
 
 
 def expanded(path: str, key: str) -> Path:
@@ -56,8 +57,8 @@ def opened(data: DataSettings) -> dict[str, FrameSource]:
     return {"train": train, "val": val, "test": read(data.test) if data.test else val}
 
 
-def point_splits(data: DataSettings) -> Splits:
-    """Open and check the frames of a run.
+def point_splits(data: DataSettings, only: str | None = None) -> Splits:
+    """Open and check the frames of a run; ``only`` checks that split alone (the others are not looked into).
 
     Raises:
         UserError: the data has problems (``data.on_problem``), or a split has no frames.
@@ -66,8 +67,8 @@ def point_splits(data: DataSettings) -> Splits:
         made = {name: InMemory(skyfield(data, name), data.cache_mb) for name in ("train", "val", "test")}
         return _splits(made, data, ("target",))
     sources = opened(data)
-    named = {k: v for k, v in sources.items() if k != "test" or v is not sources["val"]}
-    problems = check(named)
+    names = [only] if only else [k for k in sources if k != "test" or sources[k] is not sources["val"]]
+    problems = check({k: sources[k] for k in names})
     clean = {name: without(source, enforce(problems, data.on_problem)) for name, source in sources.items()}
     classes = tuple(getattr(_origin(sources["train"]), "classes", ("target",)))
     return _splits({name: InMemory(source, data.cache_mb) for name, source in clean.items()}, data, classes)
@@ -91,7 +92,8 @@ def _has_targets(scene: Scene) -> bool:
     return scene.points is not None and bool((~scene.points.ignore).any())
 
 
-def truth_only(frames: Frames) -> list[Scene]:
-    """Every frame's scene with an image that has its size and takes no memory."""
-    scenes = (frames[i] for i in range(len(frames)))
-    return [replace(s, image=s.image.new_zeros(()).expand(s.image.shape)) for s in scenes]
+
+def check_folder(root: Path, splits: Sequence[str], kind: str = "auto") -> list[Problem]:
+    """Everything that is wrong with a data set: its splits, or all of it when none is named."""
+    named = {split or "all": open_points(root, split or None, kind=kind, audit=True) for split in (splits or [""])}  # type: ignore[arg-type]
+    return check(named)

@@ -15,7 +15,7 @@ class Progress:
         total: steps in all.
         done: steps already done (a resumed run).
         label: what is running.
-        unit: what a throughput counts.
+        unit: what a throughput counts; with `step`, steps are counted.
         quiet: show nothing.
         interval: seconds between plain lines.
     """
@@ -48,7 +48,11 @@ class Progress:
 
     def step(self, units: int, note: str = "") -> None:
         """One step of ``units`` items is done; ``note`` says what it found (kept until a new one is given)."""
-        self.done += 1
+        self.advance(1, units, note)
+
+    def advance(self, steps: int, units: int, note: str = "") -> None:
+        """So many steps, of ``units`` items together, are done."""
+        self.done += steps
         self.units += units
         self.note = note or self.note
         now = time.monotonic()
@@ -66,7 +70,8 @@ class Progress:
             )
 
     def _rate(self, now: float) -> str:
-        return f"{self.units / max(1e-9, now - self.start):.1f} {self.unit}/s"
+        counted = self.done - self.first if self.unit == "step" else self.units
+        return f"{counted / max(1e-9, now - self.start):.1f} {self.unit}/s"
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""

@@ -163,6 +163,10 @@ class RunFolder:
             return cls(root)
         raise UserError(f"{base}: no free name for run `{name}`; give another with --name")
 
+    def discard(self) -> None:
+        """Remove a folder in which nothing was trained."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
     def states(self) -> list[Path]:
         """Folders of whole training states, oldest first."""
         found = (p for p in self.checkpoints.glob("state-*") if p.suffix != ".partial" and p.name[6:].isdigit())

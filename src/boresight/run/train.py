@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,10 +24,11 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from boresight.core.errors import UserError
+from boresight.core.errors import Failure, Stopped, UserError
 from boresight.core.types import DenseTargets, Detections, Scene
 from boresight.detectors.detector import Detector
 from boresight.run.checkpoint import Checkpoint, save_checkpoint
+from boresight.run.detect import detect
 from boresight.run.order import Positions, Views
 from boresight.run.parse import flatten, nested
 from boresight.run.progress import Progress
@@ -36,14 +37,6 @@ from boresight.run.record import RunFolder, environment, read_parquet, write_jso
 
 FLUSH_EVERY = 20
 """Steps between readings of losses from the device: each reading waits for it."""
-
-
-class Interrupted(Exception):
-    """The user stopped the run; its state is saved."""
-
-
-class TrainingFailed(Exception):
-    """The run cannot go on; the message says why and what to change."""
 
 
 class LoopState:
@@ -93,7 +86,8 @@ class Trainer:
             raise UserError(f"`train.batch` = {self.t.batch}: must be a multiple of processes x train.accumulate = {parts}")
         self.splits: Splits = recipe.frames(settings)
         set_seed(self.t.seed)
-        detector = recipe.build(settings, len(self.splits.classes))
+        # channels-last: a training step of the built-in encoder takes 0.65 of the time on a CPU (benchmarks/step.py)
+        detector = recipe.build(settings, len(self.splits.classes)).to(memory_format=torch.channels_last)
         decay = self.t.ema
         self.ema = AveragedModel(detector, multi_avg_fn=_ema(decay)) if decay else None
         groups = parameter_groups(detector, self.t.weight_decay)
@@ -123,8 +117,8 @@ class Trainer:
         """Train to the last step and return the summary of ``done.json``.
 
         Raises:
-            Interrupted: Ctrl-C or SIGTERM; the state is saved.
-            TrainingFailed: a loss is not finite.
+            Stopped: Ctrl-C or SIGTERM; the state is saved.
+            Failure: a loss is not finite.
             UserError: the disk is full, or the data is not usable.
         """
         self._open()
@@ -237,7 +231,7 @@ class Trainer:
             self._save()
         self.bar.step(self.t.batch, self._note() if step % FLUSH_EVERY == 0 or saving else "")
         if stopping and not last:
-            raise Interrupted(f"stopped after step {step}; the state is saved")
+            raise Stopped(f"stopped after step {step}; continue with: boresight train {self.recipe.name} --resume {self.run.root}")
 
     def _flush(self) -> None:
         """Read the pending numbers from the device; a number that is not finite ends the run."""
@@ -248,7 +242,7 @@ class Trainer:
             row["loss"] = sum(terms.values())
             bad = [k for k, v in terms.items() if not math.isfinite(v)]
             if bad:
-                raise TrainingFailed(
+                raise Failure(
                     f"step {row['step']}: {bad[0]} is {row[bad[0]]} (gradient norm {row['gradient_norm']:.3g}); "
                     "lower train.learning_rate, set train.clip, or train with train.precision=no; "
                     f"the last whole state is in {self.run.checkpoints}"
@@ -280,7 +274,7 @@ class Trainer:
         detector = self.judged()
         detector.progress = self.state.step / self.t.steps
         frames = self.splits.val
-        found = detect(detector, frames, self.accelerator)
+        found = detect_together(detector, frames, self.accelerator)
         truth = [_without_image(frames[i]) for i in range(len(frames))]
         self.judgement = self.recipe.judge(self.settings, truth, found)
         if self.rows:
@@ -378,17 +372,13 @@ def _without_image(scene: Scene) -> Scene:
     return replace(scene, image=scene.image.new_zeros(()).expand(scene.image.shape))
 
 
-@torch.inference_mode()
-def detect(detector: Detector, frames: Frames, accelerator: Accelerator | None = None) -> list[Detections]:
-    """What ``detector`` finds in every frame, before any threshold; processes share the frames and all get all."""
-    detector.eval()
-    rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
-    device = next(detector.parameters()).device
-    mine = [detector.decode(detector([frames[i].to(device)]))[0].to("cpu") for i in range(rank, len(frames), world)]
+def detect_together(detector: Detector, frames: Frames, accelerator: Accelerator) -> list[Detections]:
+    """Detect on all frames; the processes share them and all get all results."""
+    rank, world = accelerator.process_index, accelerator.num_processes
+    mine = detect(detector, frames, range(rank, len(frames), world))
     if world == 1:
         return mine
-    shares: Sequence[tuple[int, list[Detections]]] = gather_object([(rank, mine)])
-    by_rank = dict(shares)
+    by_rank: dict[int, list[Detections]] = dict(gather_object([(rank, mine)]))
     return [by_rank[i % world][i // world] for i in range(len(frames))]
 
 

@@ -1,0 +1,276 @@
+"""The command line. Nothing heavy is imported before the arguments are known to be right.
+
+Exit status: 0 success, 2 a mistake in what was given (one line names it and the remedy), 1 a failure, 130 stopped by
+Ctrl-C (a run that was training is left so that ``--resume`` continues it).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from boresight import __version__
+from boresight.core.errors import Failure, Stopped, UserError, did_you_mean
+
+Result = dict[str, Any]
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises UserError instead of printing usage and exiting."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(_with_neighbour(message))
+
+
+def _with_neighbour(message: str) -> str:
+    """argparse's message, with the nearest valid choice."""
+    if "invalid choice: '" in message:
+        word = message.split("invalid choice: '")[1].split("'")[0]
+        choices = [c.strip(" ')") for c in message.rsplit("choose from", 1)[-1].split(",")]
+        return f"`{word}`{did_you_mean(word, choices)} (known: {', '.join(choices)})"
+    return f"{message}; see --help"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The verbs and their options."""
+    parser = _Parser(prog="boresight", description="Train dense detectors with sparse labels, and find out why one fails.")
+    parser.add_argument("--version", action="version", version=f"boresight {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
+
+    def verb(name: str, run: Callable[..., Result], text: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        added.add_argument("--json", action="store_true", help="end with one line of JSON on stdout")
+        added.add_argument("--quiet", action="store_true", help="no progress")
+        return added
+
+    quick = verb("quickstart", _quickstart, "train three ways on made frames, compare, and write report.html")
+    quick.add_argument("--out", default="runs/quickstart", help="folder (default: %(default)s; a free name is chosen)")
+    quick.add_argument("--seed", type=int, default=0)
+
+    train = verb("train", _train, "train a detector; `boresight train point --print_config` shows every key")
+    train.add_argument("detector", choices=["point"], help="the system to train")
+    train.add_argument("--runs", default="runs", help="where run folders go (default: %(default)s)")
+    train.add_argument("--name", help="name of the run folder (default: the configuration's name, or the detector's)")
+    train.add_argument("--resume", metavar="RUN", help="continue that run")
+
+    evaluate = verb("evaluate", _evaluate, "judge a run on a split, at the threshold frozen on its validation frames")
+    evaluate.add_argument("run_folder", metavar="RUN")
+    evaluate.add_argument("--split", default="test", choices=["train", "val", "test"])
+    evaluate.add_argument("--limit", type=int, help="judge the first N frames only")
+    evaluate.add_argument("--checkpoint", default="last", choices=["last", "best"])
+
+    predict = verb("predict", _predict, "find targets in images; write CSV and COCO JSON")
+    predict.add_argument("run_folder", metavar="RUN")
+    predict.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders or patterns")
+    predict.add_argument("--out", default="predictions.json", help="COCO results; a CSV of the same name is written beside")
+    predict.add_argument("--threshold", type=float, help="instead of the one chosen on validation")
+    predict.add_argument("--overlays", metavar="DIR", help="also draw every frame with its detections")
+    predict.add_argument("--checkpoint", default="last", choices=["last", "best"])
+
+    compare = verb("compare", _compare, "train variants x seeds of a study and compare them in pairs")
+    compare.add_argument("study", metavar="STUDY.yaml")
+    compare.add_argument("--seeds", type=int, help="seeds (default: the study's)")
+    compare.add_argument("--only", nargs="+", metavar="DATASET", help="of the study's data sets, these")
+    compare.add_argument("--runs", default="runs", help="where run folders go (default: %(default)s)")
+    compare.add_argument("--jobs", type=int, help="runs at a time (default: one for each CPU)")
+
+    report = verb("report", _report, "write report.html of a run or of a comparison")
+    report.add_argument("folder", metavar="RUN")
+    report.add_argument("--open", action="store_true", help="open it in the browser")
+
+    data = verbs.add_parser("data", help="make or check data").add_subparsers(
+        dest="action", required=True, metavar="ACTION", parser_class=_Parser
+    )
+    synth = data.add_parser("synth", help="write made frames (16-bit PNG) with their truth (points.csv)")
+    synth.set_defaults(run=_synth)
+    synth.add_argument("out", metavar="DIR")
+    synth.add_argument("--preset", default="default", help="white, easy, default or hard")
+    synth.add_argument("--count", type=int, default=100)
+    synth.add_argument("--seed", type=int, default=0)
+    check = data.add_parser("check", help="list what is wrong with a data set, file by file")
+    check.set_defaults(run=_check)
+    check.add_argument("root", metavar="DIR")
+    check.add_argument("--splits", nargs="+", default=[], metavar="SPLIT", help="split names or files (default: all frames)")
+    check.add_argument("--kind", default="auto", choices=["auto", "sirst", "csv", "coco", "images"])
+    for added in (synth, check):
+        added.add_argument("--json", action="store_true", help="end with one line of JSON on stdout")
+        added.add_argument("--quiet", action="store_true", help="no progress")
+    return parser
+
+
+def _quickstart(args: argparse.Namespace, rest: list[str]) -> Result:
+    from boresight.report.quickstart import quickstart
+
+    return quickstart(Path(args.out), seed=args.seed, quiet=args.quiet)
+
+
+def _train(args: argparse.Namespace, rest: list[str]) -> Result:
+    from boresight.run.config import PointSettings
+    from boresight.run.parse import build_parser as settings_parser
+    from boresight.run.parse import parse_settings, read_yaml, settings_from
+    from boresight.run.record import RunFolder
+
+    prog = f"boresight train {args.detector}"
+    if "--print_config" in rest:  # prints and exits by itself
+        settings_parser(PointSettings, prog).parse_args(rest)
+    if args.resume:
+        if rest:
+            raise UserError(f"--resume continues a run with its own settings; drop `{rest[0]}`, or train a new run")
+        run = RunFolder.existing(args.resume)
+        settings = settings_from(PointSettings, read_yaml(run.config), origin=str(run.config))
+    else:
+        settings = parse_settings(PointSettings, rest, prog=prog)
+        named = [rest[i + 1] for i, word in enumerate(rest[:-1]) if word == "--config"]
+        name = args.name or (Path(named[-1]).stem if named else args.detector)
+        run = None
+    from boresight.run.recipes import recipe
+    from boresight.run.train import train
+
+    fresh = run is None
+    run = run or RunFolder.fresh(args.runs, name)
+    try:
+        return train(recipe(args.detector), settings, run.root, quiet=args.quiet)
+    except UserError:
+        if fresh and not run.checkpoints.exists():
+            run.discard()
+        raise
+
+
+def _evaluate(args: argparse.Namespace, rest: list[str]) -> Result:
+    from boresight.run.record import RunFolder
+
+    run = RunFolder.existing(args.run_folder)
+    from boresight.run.evaluate import evaluate_run, last_line
+
+    figures = evaluate_run(run, split=args.split, limit=args.limit, which=args.checkpoint, quiet=args.quiet)
+    if not args.json:
+        print(_summary(figures))
+    return last_line(figures)
+
+
+def _summary(figures: Result) -> str:
+    """The figures that matter, for a person."""
+
+    def shown(key: str) -> str:
+        value, interval = figures[key], figures["intervals"].get(key)
+        span = f"  [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
+        return "undefined" if value is None else f"{value:.3f}{span}"
+
+    rows = [
+        (f"F1 at the validated threshold {figures['threshold']:.3f}", "f1"),
+        ("F1 at 0.5", "f1_at_half"),
+        ("Pd at 0.1 false alarms a frame", "pd_at_0.1_false_alarms_per_frame"),
+        ("Pd at 1 false alarm a frame", "pd_at_1_false_alarms_per_frame"),
+        ("false alarms a frame", "false_alarms_per_frame"),
+        ("RMSE of hits, px", "rmse"),
+    ]
+    head = f"{figures['split']}: {figures['frames']} frames, {figures['truths']} targets, within {figures['tolerance']:g} px"
+    return "\n".join([head, *(f"  {text:<42} {shown(key)}" for text, key in rows)])
+
+
+def _predict(args: argparse.Namespace, rest: list[str]) -> Result:
+    from boresight.run.record import RunFolder
+
+    run = RunFolder.existing(args.run_folder)
+    if args.threshold is not None and not 0 <= args.threshold <= 1:
+        raise UserError(f"--threshold {args.threshold}: must be between 0 and 1")
+    from boresight.run.predict import predict_images
+
+    overlays = Path(args.overlays) if args.overlays else None
+    return predict_images(
+        run, args.images, Path(args.out), threshold=args.threshold, overlays=overlays, which=args.checkpoint, quiet=args.quiet
+    )
+
+
+def _compare(args: argparse.Namespace, rest: list[str]) -> Result:
+    from boresight.run.study import read_study
+
+    study = read_study(Path(args.study), seeds=args.seeds, only=args.only)
+    from boresight.report.comparison import write_comparison
+    from boresight.run.compare import run_study
+
+    folder = Path(args.runs) / study.name
+    comparison = run_study(study, folder, jobs=args.jobs, quiet=args.quiet)
+    report = write_comparison(folder)
+    if not args.json:
+        print((folder / "comparison.md").read_text(encoding="utf-8"))
+    return {"study": study.name, "folder": str(folder), "report": str(report), **comparison}
+
+
+def _report(args: argparse.Namespace, rest: list[str]) -> Result:
+    folder = Path(args.folder)
+    if (folder / "comparison.json").is_file():
+        from boresight.report.comparison import write_comparison
+
+        path = write_comparison(folder)
+    else:
+        from boresight.run.record import RunFolder
+
+        run = RunFolder.existing(folder)
+        from boresight.report.html import write_report
+
+        path = write_report([run], run.report)
+    if args.open:
+        import webbrowser
+
+        webbrowser.open(path.resolve().as_uri())
+    if not args.json:
+        print(path)
+    return {"report": str(path)}
+
+
+def _synth(args: argparse.Namespace, rest: list[str]) -> Result:
+    if args.count < 1:
+        raise UserError(f"--count {args.count}: at least one frame")
+    from boresight.run.synth import write_skyfield
+
+    return write_skyfield(Path(args.out), preset_name=args.preset, count=args.count, seed=args.seed, quiet=args.quiet)
+
+
+def _check(args: argparse.Namespace, rest: list[str]) -> Result:
+    from boresight.run.frames import check_folder
+
+    problems = check_folder(Path(args.root), args.splits, kind=args.kind)
+    if not args.json:
+        for problem in problems:
+            print(problem.line())
+    errors = sum(p.severity == "error" for p in problems)
+    if not args.json:
+        print(f"{errors} errors, {len(problems) - errors} remarks")
+    listed = [{"kind": p.kind, "severity": p.severity, "file": p.file, "detail": p.detail} for p in problems]
+    return {"root": args.root, "errors": errors, "problems": listed, "_status": 2 if errors else 0}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    try:
+        parser = build_parser()
+        args, rest = parser.parse_known_args(arguments)
+        if rest and args.verb != "train":
+            raise UserError(f"unknown argument `{rest[0]}`; see `boresight {args.verb} --help`")
+        result = args.run(args, rest)
+    except UserError as error:
+        print(f"boresight: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("boresight: stopped", file=sys.stderr)
+        return 130
+    except Failure as error:
+        print(f"boresight: {error}", file=sys.stderr)
+        return 1
+    except Stopped as stopped:
+        print(f"boresight: {stopped}", file=sys.stderr)
+        return 130
+    status = result.pop("_status", 0)
+    if args.json:
+        print(json.dumps(result, allow_nan=False))
+    return int(status)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,123 @@
+"""Trains the runs of a study and compares its variants in pairs."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from boresight.core.errors import UserError
+from boresight.evaluate.bootstrap import PairedDifference, paired_difference, paired_f1_difference
+from boresight.run.jobs import run_jobs
+from boresight.run.parse import nested, read_yaml
+from boresight.run.record import RunFolder, read_parquet, write_json, write_yaml
+from boresight.run.study import Study
+
+FIGURES = ("f1", "f1_at_half", "pd_at_0.1_false_alarms_per_frame", "pd_at_1_false_alarms_per_frame", "rmse")
+SHARES = (0.8, 0.9)
+
+
+def run_study(study: Study, folder: Path, *, jobs: int | None = None, quiet: bool = False) -> dict[str, Any]:
+    """Train what is not trained yet, compare, and write ``comparison.json`` into ``folder``.
+
+    Runs lie in ``folder/<data set>/<variant>/seed-<k>``; a study that was stopped continues where it was.
+    """
+    runs = {(d, v, s): RunFolder(folder / d / v / f"seed-{s}") for d, v in study.settings for s in study.seeds}
+    for (dataset, variant, seed), run in runs.items():
+        settings = study.settings[dataset, variant]
+        wanted = nested(replace(settings, train=replace(settings.train, seed=seed, threads=1)))
+        if run.config.is_file():
+            if read_yaml(run.config) != wanted:
+                raise UserError(f"{run.root}: trained with other settings; choose another --runs, or remove that folder")
+        else:
+            write_yaml(run.config, wanted)
+    total = sum(study.settings[d, v].train.steps for d, v, _ in runs if not runs[d, v, _].evaluation.is_file())
+    run_jobs(
+        [r.root for r in runs.values()],
+        jobs=jobs or os.cpu_count() or 1,
+        threads=1,
+        label=study.name,
+        total=total,
+        quiet=quiet,
+    )
+    comparison = {
+        "study": study.name,
+        "about": study.about,
+        "reference": study.reference,
+        "seeds": list(study.seeds),
+        "datasets": {d: _compare(study, d, runs) for d in study.datasets},
+    }
+    write_json(folder / "comparison.json", comparison)
+    return comparison
+
+
+def _compare(study: Study, dataset: str, runs: dict[tuple[str, str, int], RunFolder]) -> dict[str, Any]:
+    results = {v: [_result(runs[dataset, v, s]) for s in study.seeds] for v in study.variants}
+    return {
+        v: {
+            "figures": {k: _spread([r[k] for r in rows]) for k in (*FIGURES, *(_steps_key(s) for s in SHARES))},
+            "difference": None if v == study.reference else _differences(results[study.reference], rows),
+        }
+        for v, rows in results.items()
+    }
+
+
+def _result(run: RunFolder) -> dict[str, Any]:
+    figures = json.loads(run.evaluation.read_text(encoding="utf-8"))
+    judged = [(r["step"], r["val_f1"]) for r in read_parquet(run.metrics) if r.get("val_f1") is not None]
+    return figures | {_steps_key(s): steps_to(judged, s) for s in SHARES}
+
+
+def _steps_key(share: float) -> str:
+    return f"steps_to_{share:g}_of_final_f1"
+
+
+def steps_to(judged: list[tuple[int, float]], share: float) -> float | None:
+    """The step at which validation F1 first reaches ``share`` of its final value, between judgements by a straight line.
+
+    ``judged`` holds (step, F1) in order; before the first judgement the line starts at (0, 0). None when the final F1
+    is 0 (there is nothing to reach).
+    """
+    if not judged or judged[-1][1] <= 0:
+        return None
+    goal = share * judged[-1][1]
+    before = (0, 0.0)
+    for step, f1 in judged:
+        if f1 >= goal:
+            return before[0] + (step - before[0]) * (goal - before[1]) / (f1 - before[1])
+        before = (step, f1)
+    raise AssertionError("the last judgement reaches any share of itself")
+
+
+def _spread(values: list[float | None]) -> dict[str, Any]:
+    known = [v for v in values if v is not None]
+    whole = len(known) == len(values)
+    return {
+        "values": values,
+        "mean": float(np.mean(known)) if whole else None,
+        "sd": float(np.std(known, ddof=1)) if whole and len(known) > 1 else None,
+    }
+
+
+def _differences(reference: list[dict[str, Any]], variant: list[dict[str, Any]]) -> dict[str, Any]:
+    """Variant less reference, paired by seed (Student's t), and for F1 also by seed and image (bootstrap)."""
+    out: dict[str, Any] = {}
+    for key in (*FIGURES, *(_steps_key(s) for s in SHARES)):
+        a, b = [r[key] for r in reference], [r[key] for r in variant]
+        whole = None not in a and None not in b
+        out[key] = _shown(paired_difference(a, b)) if whole else None
+    counts = [np.stack([_counts(r) for r in rows]) for rows in (reference, variant)]
+    out["f1_by_seed_and_image"] = _shown(paired_f1_difference(*counts))
+    return out
+
+
+def _counts(result: dict[str, Any]) -> np.ndarray:
+    return np.stack([result["per_image"][k] for k in ("tp", "fp", "fn")], axis=-1)
+
+
+def _shown(difference: PairedDifference) -> dict[str, Any]:
+    return {**asdict(difference), "clear": difference.clear}
