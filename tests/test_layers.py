@@ -17,6 +17,7 @@ FLOORS = (
     {"run"},
     {"report"},
     {"cli"},
+    {"__main__"},  # python -m boresight: a door to the command line
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 LOFT = len(FLOORS)  # boresight/__init__.py itself: above all, so that nothing is forbidden to it here
@@ -103,6 +104,7 @@ def test_the_walk_sees_the_house():
         ("boresight.run.train", "from boresight.report.html import page"),
         ("boresight.report.html", "from boresight.cli import main"),
         ("boresight.report.html", "from boresight import cli"),
+        ("boresight.cli", "from boresight import __main__"),
         # from the same floor
         ("boresight.targets.gaussian", "from boresight.losses.regression import l1"),
         ("boresight.decode.peaks", "import boresight.evaluate"),
@@ -168,6 +170,7 @@ def test_in_a_package_one_dot_is_the_package_itself(module):
         ),
         ("boresight.report.html", "from boresight.run.record import read\nfrom boresight.report import figures\n"),
         ("boresight.cli", "def f():\n    from boresight.report import html\n    from boresight import __version__\n"),
+        ("boresight.__main__", "from boresight.cli import main"),
         ("boresight", "from boresight.core.types import Points\n"),
         ("boresight.core.grid", "text = 'from boresight.run import train'  # import boresight.cli\n"),
     ],

@@ -71,14 +71,14 @@ def test_the_probe_sees_what_is_loaded():
     assert {"boresight", "torch", "numpy"} <= modules_loaded_by("import boresight.core.grid")
 
 
-@pytest.mark.skipif(not (PACKAGE / "cli.py").exists(), reason="boresight/cli.py is not written yet")
 @pytest.mark.parametrize(
     "code",
     [
         "from boresight.cli import main\nsys.exit(main())",
         "import runpy\nrunpy.run_module('boresight.cli', run_name='__main__')",
+        "import runpy\nrunpy.run_module('boresight', run_name='__main__')",
     ],
-    ids=["boresight", "python -m boresight.cli"],
+    ids=["boresight", "python -m boresight.cli", "python -m boresight"],
 )
 def test_help_does_not_import_torch(code):
     loaded = modules_loaded_by(code, "--help")

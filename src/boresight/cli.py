@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,13 +39,15 @@ def _with_neighbour(message: str) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """The verbs and their options."""
-    parser = _Parser(prog="boresight", description="Train dense detectors with sparse labels, and find out why one fails.")
+    parser = _Parser(
+        prog="boresight", description="Train dense detectors with sparse labels, and find out why one fails."
+    )
     parser.add_argument("--version", action="version", version=f"boresight {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
 
     def verb(name: str, run: Callable[..., Result], text: str) -> argparse.ArgumentParser:
         added = verbs.add_parser(name, help=text, description=text)
-        added.set_defaults(run=run)
+        added.set_defaults(run=run, parser=added)
         added.add_argument("--json", action="store_true", help="end with one line of JSON on stdout")
         added.add_argument("--quiet", action="store_true", help="no progress")
         return added
@@ -67,7 +71,9 @@ def build_parser() -> argparse.ArgumentParser:
     predict = verb("predict", _predict, "find targets in images; write CSV and COCO JSON")
     predict.add_argument("run_folder", metavar="RUN")
     predict.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders or patterns")
-    predict.add_argument("--out", default="predictions.json", help="COCO results; a CSV of the same name is written beside")
+    predict.add_argument(
+        "--out", default="predictions.json", help="COCO results; a CSV of the same name is written beside"
+    )
     predict.add_argument("--threshold", type=float, help="instead of the one chosen on validation")
     predict.add_argument("--overlays", metavar="DIR", help="also draw every frame with its detections")
     predict.add_argument("--checkpoint", default="last", choices=["last", "best"])
@@ -87,15 +93,17 @@ def build_parser() -> argparse.ArgumentParser:
         dest="action", required=True, metavar="ACTION", parser_class=_Parser
     )
     synth = data.add_parser("synth", help="write made frames (16-bit PNG) with their truth (points.csv)")
-    synth.set_defaults(run=_synth)
+    synth.set_defaults(run=_synth, parser=synth)
     synth.add_argument("out", metavar="DIR")
     synth.add_argument("--preset", default="default", help="white, easy, default or hard")
     synth.add_argument("--count", type=int, default=100)
     synth.add_argument("--seed", type=int, default=0)
     check = data.add_parser("check", help="list what is wrong with a data set, file by file")
-    check.set_defaults(run=_check)
+    check.set_defaults(run=_check, parser=check)
     check.add_argument("root", metavar="DIR")
-    check.add_argument("--splits", nargs="+", default=[], metavar="SPLIT", help="split names or files (default: all frames)")
+    check.add_argument(
+        "--splits", nargs="+", default=[], metavar="SPLIT", help="split names or files (default: all frames)"
+    )
     check.add_argument("--kind", default="auto", choices=["auto", "sirst", "csv", "coco", "images"])
     for added in (synth, check):
         added.add_argument("--json", action="store_true", help="end with one line of JSON on stdout")
@@ -111,28 +119,27 @@ def _quickstart(args: argparse.Namespace, rest: list[str]) -> Result:
 
 def _train(args: argparse.Namespace, rest: list[str]) -> Result:
     from boresight.run.config import PointSettings
-    from boresight.run.parse import build_parser as settings_parser
     from boresight.run.parse import parse_settings, read_yaml, settings_from
     from boresight.run.record import RunFolder
 
     prog = f"boresight train {args.detector}"
-    if "--print_config" in rest:  # prints and exits by itself
-        settings_parser(PointSettings, prog).parse_args(rest)
+    run = None
     if args.resume:
         if rest:
             raise UserError(f"--resume continues a run with its own settings; drop `{rest[0]}`, or train a new run")
         run = RunFolder.existing(args.resume)
         settings = settings_from(PointSettings, read_yaml(run.config), origin=str(run.config))
     else:
-        settings = parse_settings(PointSettings, rest, prog=prog)
-        named = [rest[i + 1] for i, word in enumerate(rest[:-1]) if word == "--config"]
+        settings = parse_settings(PointSettings, rest, prog=prog)  # with --print_config this prints and exits
+        following = zip(rest, [*rest[1:], ""], strict=True)
+        named = [w.partition("=")[2] or after for w, after in following if w.partition("=")[0] == "--config"]
         name = args.name or (Path(named[-1]).stem if named else args.detector)
-        run = None
+    from boresight.run.processes import fresh_run
     from boresight.run.recipes import recipe
     from boresight.run.train import train
 
     fresh = run is None
-    run = run or RunFolder.fresh(args.runs, name)
+    run = run or fresh_run(args.runs, name)
     try:
         return train(recipe(args.detector), settings, run.root, quiet=args.quiet)
     except UserError:
@@ -169,7 +176,8 @@ def _summary(figures: Result) -> str:
         ("false alarms a frame", "false_alarms_per_frame"),
         ("RMSE of hits, px", "rmse"),
     ]
-    head = f"{figures['split']}: {figures['frames']} frames, {figures['truths']} targets, within {figures['tolerance']:g} px"
+    counted = f"{figures['frames']} frames, {figures['truths']} targets"
+    head = f"{figures['split']}: {counted}, within {figures['tolerance']:g} px"
     return "\n".join([head, *(f"  {text:<42} {shown(key)}" for text, key in rows)])
 
 
@@ -183,7 +191,13 @@ def _predict(args: argparse.Namespace, rest: list[str]) -> Result:
 
     overlays = Path(args.overlays) if args.overlays else None
     return predict_images(
-        run, args.images, Path(args.out), threshold=args.threshold, overlays=overlays, which=args.checkpoint, quiet=args.quiet
+        run,
+        args.images,
+        Path(args.out),
+        threshold=args.threshold,
+        overlays=overlays,
+        which=args.checkpoint,
+        quiet=args.quiet,
     )
 
 
@@ -252,7 +266,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser = build_parser()
         args, rest = parser.parse_known_args(arguments)
         if rest and args.verb != "train":
-            raise UserError(f"unknown argument `{rest[0]}`; see `boresight {args.verb} --help`")
+            options = re.findall(r"--[\w-]+", args.parser.format_usage())
+            near = did_you_mean(rest[0], options) or f"; see `{args.parser.prog} --help`"
+            raise UserError(f"unknown argument `{rest[0]}`{near}")
         result = args.run(args, rest)
     except UserError as error:
         print(f"boresight: {error}", file=sys.stderr)
@@ -267,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"boresight: {stopped}", file=sys.stderr)
         return 130
     status = result.pop("_status", 0)
-    if args.json:
+    if args.json and os.environ.get("RANK", "0") == "0":  # of several processes (torchrun) the first one speaks
         print(json.dumps(result, allow_nan=False))
     return int(status)
 

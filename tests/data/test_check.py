@@ -16,7 +16,9 @@ from PIL import Image
 from boresight.core.errors import UserError
 from boresight.core.types import Points, Scene
 from boresight.data.check import Problem, check, enforce, without
-from boresight.data.points import FrameSource, Subset, csv_points, sirst
+from boresight.data.frames import FrameSource, Subset
+from boresight.data.points import sirst
+from boresight.data.tables import csv_points
 
 DATA = Path(os.environ.get("BORESIGHT_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
 NAMES = ("a", "b", "c", "d", "e", "f")

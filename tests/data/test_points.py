@@ -17,17 +17,9 @@ from PIL import Image
 
 from boresight.core.errors import UserError
 from boresight.core.types import frame_brightness
-from boresight.data.points import (
-    AuditedSource,
-    Subset,
-    coco_points,
-    csv_points,
-    held_out,
-    image_folder,
-    mask_points,
-    open_points,
-    sirst,
-)
+from boresight.data.frames import AuditedSource, Subset, held_out, mask_points
+from boresight.data.points import image_folder, open_points, sirst
+from boresight.data.tables import coco_points, csv_points
 
 DATA = Path(os.environ.get("BORESIGHT_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
 

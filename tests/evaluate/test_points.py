@@ -210,6 +210,21 @@ def test_intervals_hold_the_estimate_and_repeat():
     assert got["intervals"] != report(truth, found, bootstrap=400, seed=1).to_dict()["intervals"]
 
 
+def test_a_thinned_ladder_only_lowers_pd(monkeypatch: pytest.MonkeyPatch):
+    truth = [Points.of([(10 * k, 10) for k in range(1, 9)])]
+    found = [detections(*[(10 * k, 10, k / 9) for k in range(1, 9)])]
+    ladder, weights = Ladder(PointSet.of(truth, found), 3.0), image_weights(1, 2)
+    assert ladder.pd_samples(weights, [(0.0, np.ones(1))])[0].tolist() == [1.0, 1.0]
+    monkeypatch.setattr("boresight.evaluate.points.LADDER_LEVELS", 3)
+    assert ladder.pd_samples(weights, [(0.0, np.ones(1))])[0].tolist() == [1.0, 1.0]  # both ends are kept
+    # A false alarm at .3 forbids the levels 2/9 and 1/9: 6 of 8 hits, of which the kept level in the middle has fewer.
+    two = Ladder(PointSet.of([*truth, Points.of([])], [*found, detections((90, 90, 0.3))]), 3.0)
+    exact = two.pd_at(0)[0]
+    thinned = two.pd_samples(np.ones((1, 2), np.float32), [(0.0, np.ones(2))])[0]
+    assert exact == 6 / 8
+    assert 1 / 8 <= thinned[0] < exact
+
+
 def test_without_bootstrap_there_are_no_intervals():
     assert set(report(*paper_set(), bootstrap=0).to_dict()["intervals"].values()) == {None}
 

@@ -59,8 +59,8 @@ class Points(_OnDevice):
     mask: Tensor | None = None
 
     def __post_init__(self) -> None:
+        _check("Points", "xy", self.xy, (None, 2))
         n = len(self.xy)
-        _check("Points", "xy", self.xy, (n, 2))
         for name in ("labels", "ignore", "snr", "flux"):
             if (value := getattr(self, name)) is not None:
                 _check("Points", name, value, (n,))
@@ -73,15 +73,16 @@ class Points(_OnDevice):
     @classmethod
     def of(cls, xy: Tensor | Sequence[Sequence[float]], **more: Tensor | None) -> Points:
         """Points of class 0 that all count, from coordinates alone; other fields may be given by name."""
-        given = torch.as_tensor(xy, dtype=torch.float32).reshape(-1, 2)
+        given = torch.as_tensor(xy, dtype=torch.float32)
+        given = given if given.numel() else given.reshape(0, 2)
         more.setdefault("labels", torch.zeros(len(given), dtype=torch.long, device=given.device))
         more.setdefault("ignore", torch.zeros(len(given), dtype=torch.bool, device=given.device))
         return cls(given, **more)  # type: ignore[arg-type]
 
     def select(self, keep: Tensor) -> Points:
         """The points that ``keep`` (bool ``[N]`` or long indices) names. The mask is dropped: its numbers change."""
-        chosen = {n: None if (v := getattr(self, n)) is None else v[keep] for n in ("xy", "labels", "ignore", "snr", "flux")}
-        return Points(**chosen)  # type: ignore[arg-type]
+        columns = {n: getattr(self, n) for n in ("xy", "labels", "ignore", "snr", "flux")}
+        return Points(**{n: None if v is None else v[keep] for n, v in columns.items()})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +124,10 @@ class Scene(_OnDevice):
 
 def frame_brightness(image: Tensor) -> tuple[float, float]:
     """Return ``(level, spread)`` of a frame: its mean and its standard deviation (1 for a constant frame)."""
-    values = image.float()
-    spread = float(values.std(correction=0))
-    return float(values.mean()), spread if spread > 0 else 1.0
+    values = image.double()
+    if values.numel() and values.min() == values.max():  # a rounded mean would leave a spread that is tiny but not zero
+        return float(values.flatten()[0]), 1.0
+    return float(values.mean()), float(values.std(correction=0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +176,8 @@ class DenseTargets(_OnDevice):
         objects: ``[M, 4]`` float xyxy, the truth boxes of the whole batch, one after the other.
         labels: ``[M]`` long, their classes.
         counted: ``[M]`` bool, those that must be found (the others are don't-cares).
-        normaliser: float scalar tensor, what sums over cells are divided by: the number of counted objects (with several
-            processes, their mean over the processes).
+        normaliser: float scalar tensor, what sums over cells are divided by: the number of counted objects (with
+            several processes, their mean over the processes).
         coarser: the targets of ``DenseOutput.coarser``.
     """
 
@@ -223,8 +225,8 @@ class Detections(_OnDevice):
     cell: Tensor
 
     def __post_init__(self) -> None:
+        _check("Detections", "boxes", self.boxes, (None, 4))
         n = len(self.boxes)
-        _check("Detections", "boxes", self.boxes, (n, 4))
         for name in ("scores", "labels", "cell"):
             _check("Detections", name, getattr(self, name), (n,))
 

@@ -1,0 +1,1 @@
+"""Frames and their truth: readers, generators, checks, training views."""

@@ -31,7 +31,8 @@ def _moved(scene: Scene, image: Tensor, boxes: tv_tensors.BoundingBoxes | None) 
         return replace(scene, image=image)
     xy = boxes.as_subclass(torch.Tensor)[:, :2]
     height, width = image.shape[-2:]
-    inside = (xy >= 0).all(-1) & (xy[:, 0] < width) & (xy[:, 1] < height)
+    # both borders belong to the view: a half-open one would lose, when mirrored, the points on its left and top border
+    inside = (xy >= 0).all(-1) & (xy[:, 0] <= width) & (xy[:, 1] <= height)
     return replace(scene, image=image, points=replace(scene.points, xy=xy, mask=None).select(inside))
 
 
@@ -47,19 +48,12 @@ def flipped(scene: Scene, *, horizontal: bool = False, vertical: bool = False) -
 
 def transposed(scene: Scene) -> Scene:
     """Swap rows and columns; with flips this gives every rotation by a right angle, without interpolation."""
-    boxes = None if scene.points is None else _as_boxes(scene.points, scene.size)[:, [1, 0, 3, 2]]
+    height, width = scene.size
     image = scene.image.transpose(-1, -2).contiguous()
-    turned = (
-        None
-        if boxes is None
-        else tv_tensors.BoundingBoxes(
-            boxes,
-            format="XYXY",
-            canvas_size=image.shape[-2:],
-            clamping_mode=None,  # type: ignore[arg-type]
-        )
-    )
-    return _moved(scene, image, turned)
+    if scene.points is None:
+        return _moved(scene, image, None)
+    turned = replace(scene.points, xy=scene.points.xy.flip(-1))
+    return _moved(scene, image, _as_boxes(turned, (width, height)))
 
 
 def resized_crop(scene: Scene, top: int, left: int, height: int, width: int, size: tuple[int, int]) -> Scene:
@@ -113,7 +107,7 @@ def pasted(scene: Scene, donor: Scene, xy: tuple[float, float], *, reach: int = 
     ring[1:-1, 1:-1] = False
     fade = torch.hann_window(2 * reach + 3, periodic=False)[1:-1]
     fade = (2 * torch.outer(fade, fade)).clamp(max=1)
-    excess = (patch - patch[:, ring].median()).clamp(min=0) / donor.spread * scene.spread * fade * strength
+    excess = (patch - patch[:, ring].median()) / donor.spread * scene.spread * fade * strength
     image = scene.image.clone()
     image[:, ty - reach : ty + reach + 1, tx - reach : tx + reach + 1] += excess
     more = Points.of(place[None], labels=donor.points.labels[:1], ignore=donor.points.ignore[:1])

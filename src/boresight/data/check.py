@@ -24,8 +24,8 @@ import torch
 
 from boresight.core.errors import UserError
 from boresight.core.types import Scene
+from boresight.data.frames import AuditedSource, FrameSource, Subset, inspect, outside
 from boresight.data.image import Problem
-from boresight.data.points import AuditedSource, FrameSource, Subset, inspect, outside
 
 __all__ = ["Policy", "Problem", "check", "enforce", "without"]
 

@@ -17,8 +17,11 @@ Refine = Literal["offset", "parabola", "none"]
 def local_peaks(scores: Tensor, window: int = 3) -> Tensor:
     """``[B, C, H, W]`` bool: the cells that are the maximum of the window around them.
 
-    The window's arg-max is asked for, not its value: of several equal cells one is taken, and no float is compared.
+    The window's arg-max is asked for, not its value: of equal neighbours the first is taken, and no float is compared.
+    ``window`` must be odd (an even one has no centre): else ValueError.
     """
+    if window < 1 or window % 2 == 0:
+        raise ValueError(f"the window of a local peak must be an odd number of cells, got {window}")
     _, index = F.max_pool2d(scores, window, stride=1, padding=window // 2, return_indices=True)
     own = torch.arange(scores.shape[-2] * scores.shape[-1], device=scores.device).view(scores.shape[-2:])
     return index == own
@@ -28,14 +31,15 @@ def parabola_shift(logits: Tensor) -> Tensor:
     """Sub-cell shift ``[B, C, H, W, 2]`` in cells of the vertex of a parabola through a cell and its neighbours.
 
     Fitted to the log of the score: a Gaussian is a parabola in its logarithm, so the vertex is exact for one. Clipped
-    to half a cell; 0 where the three values do not form a peak.
+    to half a cell; 0 where the three values do not form a peak or one of them is missing (beyond the border, or -inf:
+    a made-up neighbour would push every peak at the border half a cell outwards).
     """
-    log_p = F.pad(F.logsigmoid(logits), (1, 1, 1, 1), mode="replicate")
+    log_p = F.pad(F.logsigmoid(logits), (1, 1, 1, 1), value=-torch.inf)
     middle = log_p[..., 1:-1, 1:-1]
 
     def vertex(low: Tensor, high: Tensor) -> Tensor:
         bend = low - 2 * middle + high
-        peaked = bend < 0
+        peaked = (bend < 0) & bend.isfinite()
         shift = (low - high) / (2 * torch.where(peaked, bend, -1.0))
         return torch.where(peaked, shift, 0.0).clamp(-0.5, 0.5)
 
@@ -58,7 +62,7 @@ def decode_points(
         min_score: drop peaks below; the threshold proper is applied later, when it is known.
     """
     scores = output.logits.sigmoid()
-    b, c, h, w = scores.shape
+    b, _, h, w = scores.shape
     peaks = torch.where(local_peaks(output.logits, window), scores, -1.0).flatten(1)
     top, cell = peaks.topk(min(top_k, peaks.shape[1]), dim=1)
     column, row = cell % w, cell // w % h

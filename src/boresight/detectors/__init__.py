@@ -1,0 +1,1 @@
+"""Detectors, composed of the parts below, and the contract they answer."""

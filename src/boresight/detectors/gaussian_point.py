@@ -19,6 +19,9 @@ from boresight.losses.regression import offset_l1
 from boresight.targets.gaussian import Kernel, coarser_targets, point_targets
 from boresight.targets.schedule import TRUNCATION, Schedule
 
+IGNORED_LOGIT = -20.0
+"""What a score loss reads at cells it must not count: the easiest of negatives, finite in any loss."""
+
 
 @dataclass(frozen=True)
 class PointAssigner:
@@ -39,6 +42,7 @@ class PointAssigner:
         unlabelled = [s.name for s in scenes if s.points is None]
         if unlabelled:
             raise ValueError(f"{unlabelled[0]} has no point truth: unknown is not empty, training needs it")
+        _check_inside(scenes)
         sigma = self.schedule(progress).sigma
         _, classes, rows, columns = output.logits.shape
         fine = point_targets(
@@ -57,14 +61,24 @@ class PointAssigner:
         return replace(fine, coarser=coarser)
 
 
+def _check_inside(scenes: Sequence[Scene]) -> None:
+    """Raise ValueError naming the first scene with a point outside its frame: padding would swallow it silently."""
+    known = [(s, s.points.xy) for s in scenes if s.points is not None]
+    parts = [((xy >= 0) & (xy <= torch.tensor(s.size[::-1], device=xy.device))).all() for s, xy in known]
+    if parts and not bool(torch.stack(parts).all()):
+        scene, xy = known[[bool(p) for p in parts].index(False)]
+        height, width = scene.size
+        raise ValueError(f"{scene.name} has a point outside its {width} x {height} px: {xy.tolist()}")
+
+
 def _outside(output: DenseOutput) -> Tensor:
-    """``[B, C, H, W]`` bool: cells whose centre lies in the padding."""
+    """``[B, C, H, W]`` bool: cells that lie wholly in the padding. A cell cut by the frame's edge can hold a target."""
     if not output.sizes:
         return torch.zeros_like(output.logits, dtype=torch.bool)
     rows, columns = output.logits.shape[-2:]
     centre = cell_centres(rows, columns, output.stride, device=output.logits.device)
     end = torch.tensor([(w, h) for h, w in output.sizes], device=centre.device)[:, None, None]
-    return (centre >= end).any(-1)[:, None].expand_as(output.logits)
+    return (centre - output.stride / 2 >= end).any(-1)[:, None].expand_as(output.logits)
 
 
 @dataclass(frozen=True)
@@ -73,7 +87,7 @@ class PointCriterion:
 
     Attributes:
         cell_loss: score loss of single cells.
-        schedule: gives the weight of positive cells at a moment.
+        schedule: gives the weight of the positive part at a moment.
         per: what the score loss is divided by.
         offset: weight of the place.
         auxiliary: weight of each coarser level's score loss.
@@ -95,9 +109,9 @@ class PointCriterion:
         return terms
 
     def _scores(self, output: DenseOutput, targets: DenseTargets, weight: float) -> Tensor:
-        cell = self.cell_loss(output.logits.float(), targets.score, targets.positive)
-        if weight != 1:
-            cell = torch.where(targets.positive, weight * cell, cell)
+        # a loss that mines hard negatives must not spend them on cells of which nothing is known
+        logits = output.logits.float().masked_fill(targets.ignore, IGNORED_LOGIT)
+        cell = self.cell_loss(logits, targets.score, targets.positive, weight)
         return reduce_cells(cell, ~targets.ignore, targets.normaliser, self.per)
 
 
@@ -127,6 +141,8 @@ class GaussianPoint(Detector):
         head: a pyramid to a DenseOutput.
         assigner, criterion, decoder: what the output should be, how far it is from that, what was found.
         divisor: images are padded to a multiple of so many pixels (the coarsest stride).
+        mirrors: in inference, average the logits over the four mirrored views of a frame: four times the work, a
+            steadier ranking. Places in the cell are those of the frame as it is.
     """
 
     def __init__(
@@ -138,14 +154,20 @@ class GaussianPoint(Detector):
         decoder: Decoder,
         *,
         divisor: int = 16,
+        mirrors: bool = False,
     ) -> None:
         super().__init__()
         self.encoder, self.head = encoder, head
         self.assigner, self.criterion, self.decoder, self.divisor = assigner, criterion, decoder, divisor
+        self.mirrors = mirrors
 
     def forward(self, scenes: Sequence[Scene]) -> DenseOutput:
         """``[1, H, W]`` scenes of any sizes to scores and places of every cell."""
-        output = self.head(self.encoder(normalised_batch(scenes, self.divisor)))
+        image = normalised_batch(scenes, self.divisor)
+        output = self.head(self.encoder(image))
+        if self.mirrors and not self.training:
+            views = [self.head(self.encoder(image.flip(axes))).logits.flip(axes) for axes in ((-1,), (-2,), (-2, -1))]
+            output = replace(output, logits=torch.stack((output.logits, *views)).mean(0))
         return replace(output, sizes=tuple(s.size for s in scenes))
 
     def assign(self, output: DenseOutput, scenes: Sequence[Scene]) -> DenseTargets:
@@ -157,11 +179,8 @@ class GaussianPoint(Detector):
         return self.criterion(output, targets, self.progress)
 
     def decode(self, output: DenseOutput) -> list[Detections]:
-        """Local peaks inside the images."""
-        found = self.decoder(output)
-        if not output.sizes:
-            return found
-        return [d.select((d.xy[:, 0] <= w) & (d.xy[:, 1] <= h)) for d, (h, w) in zip(found, output.sizes, strict=True)]
+        """Local peaks of the cells that touch the images; the padding neither gives a peak nor hides one."""
+        return self.decoder(replace(output, logits=output.logits.masked_fill(_outside(output), -torch.inf)))
 
 
 def normalised_batch(scenes: Sequence[Scene], divisor: int) -> Tensor:

@@ -1,0 +1,1 @@
+"""Judges predictions against truth; knows no model."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Protocol
 
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from boresight.core.errors import UserError
@@ -52,6 +55,7 @@ class TopDown(nn.Module):
         self.channels = dict.fromkeys(inputs, channels)
 
     def forward(self, features: dict[int, Tensor]) -> dict[int, Tensor]:
+        """``{level: [B, C_level, H, W]}`` to the same levels and sizes, all with ``channels`` channels."""
         out: dict[int, Tensor] = {}
         above: Tensor | None = None
         for level in sorted(features, reverse=True):
@@ -90,6 +94,10 @@ class SmallPyramid(nn.Module):
         self.channels = self.top_down.channels
 
     def forward(self, image: Tensor) -> dict[int, Tensor]:
+        """``[B, inputs, H, W]`` pixels to ``{level: [B, channels, ceil(H / 2^level), ceil(W / 2^level)]}``."""
+        height, width = image.shape[-2:]
+        if height % 2 or width % 2:  # the fold needs pairs of pixels
+            image = F.pad(image, (0, width % 2, 0, height % 2), mode="replicate")
         x = self.stem(image)
         features: dict[int, Tensor] = {}
         for level, stage in enumerate(self.stages, start=1):
@@ -123,25 +131,29 @@ class TimmPyramid(nn.Module):
         super().__init__()
         import timm  # six seconds to import: only who asks for it pays
 
+        file = "" if weights is None else f", encoder.weights={weights}"
+        if weights is not None and not Path(weights).is_file():
+            raise UserError(f"encoder.weights={weights}: no such file")
         try:
-            body = timm.create_model(
+            strides = timm.create_model(name, features_only=True, in_chans=inputs).feature_info.reduction()
+            levels = {r.bit_length() - 1: i for i, r in enumerate(strides)}
+            wanted = sorted(k for k in levels if finest <= k <= coarsest)
+            if not wanted:
+                raise UserError(f"encoder.name={name} has strides {strides}: none of 2^{finest}..2^{coarsest}")
+            self.body = timm.create_model(
                 name,
                 features_only=True,
                 pretrained=pretrained or weights is not None,
                 in_chans=inputs,
+                out_indices=[levels[k] for k in wanted],  # stages beyond would cost time and never get a gradient
                 **({"pretrained_cfg_overlay": {"file": weights}} if weights else {}),
             )
-        except (RuntimeError, ValueError, OSError, AttributeError) as error:
-            raise UserError(f"encoder.name={name}: timm cannot build it ({str(error).splitlines()[0]})") from error
-        self.body = body
-        reductions = {r.bit_length() - 1: i for i, r in enumerate(body.feature_info.reduction())}
-        self.kept = {level: i for level, i in sorted(reductions.items()) if finest <= level <= coarsest}
-        if not self.kept:
-            raise UserError(f"encoder.name={name} has strides {body.feature_info.reduction()}: none of 2^{finest}..2^{coarsest}")
-        widths = body.feature_info.channels()
-        self.top_down = TopDown({level: widths[i] for level, i in self.kept.items()}, channels)
+        except (RuntimeError, ValueError, OSError, AttributeError, SafetensorError, UnpicklingError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise UserError(f"encoder.name={name}{file}: timm cannot build it ({reason})") from error
+        self.top_down = TopDown(dict(zip(wanted, self.body.feature_info.channels(), strict=True)), channels)
         self.channels = self.top_down.channels
 
     def forward(self, image: Tensor) -> dict[int, Tensor]:
-        features = self.body(image)
-        return self.top_down({level: features[i] for level, i in self.kept.items()})
+        """``[B, inputs, H, W]`` to ``{level: [B, channels, H / 2^level, W / 2^level]}``, rounded as timm does."""
+        return self.top_down(dict(zip(self.channels, self.body(image), strict=True)))

@@ -30,9 +30,12 @@ class ChannelAttention(nn.Module):
     def __init__(self, channels: int, reduction: int = 4) -> None:
         super().__init__()
         hidden = max(4, channels // reduction)
-        self.gate = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.SiLU(), nn.Conv2d(hidden, channels, 1), nn.Sigmoid())
+        self.gate = nn.Sequential(
+            nn.Conv2d(channels, hidden, 1), nn.SiLU(), nn.Conv2d(hidden, channels, 1), nn.Sigmoid()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[B, C, H, W]`` to the same shape."""
         return x * self.gate(x.mean((-2, -1), keepdim=True))
 
 
@@ -44,6 +47,7 @@ class SpatialAttention(nn.Module):
         self.gate = nn.Conv2d(2, 1, kernel, padding=kernel // 2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[B, C, H, W]`` to the same shape."""
         summary = torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), dim=1)
         return x * self.gate(summary).sigmoid()
 
@@ -62,6 +66,7 @@ class DeformableConv(nn.Module):
         nn.init.zeros_(self.steer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[B, C, H, W]`` to the same shape."""
         steer = self.steer(x)
         return F.silu(self.conv(x, steer[:, :18], 2 * steer[:, 18:].sigmoid()))
 
@@ -141,7 +146,9 @@ class PointHead(nn.Module):
             if k == self.level:
                 place = self.place(branch)
         if self.mode == "fused":
-            up = F.interpolate(logits[self.coarse], size=logits[self.level].shape[-2:], mode="bilinear", align_corners=False)
+            up = F.interpolate(
+                logits[self.coarse], size=logits[self.level].shape[-2:], mode="bilinear", align_corners=False
+            )
             logits[self.level] = logits[self.level] + up
         elif self.mode == "coarse_to_fine":
             inside = self._windows(logits[self.coarse], logits[self.level].shape[-2:])

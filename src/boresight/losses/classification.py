@@ -1,32 +1,39 @@
 """Losses on the score map, each a function of logits and targets that returns the loss of every cell.
 
 All take ``logits``, ``score`` (soft target in [0, 1]) and ``positive`` (bool, the cells that stand for an object) of
-one shape and return that shape, without reduction: what to divide by is the detector's decision
+one shape, and ``weight``, what their positive part counts (the share ``score`` of a cell for losses with soft targets,
+the whole cell for the others). They return that shape, without reduction: what to divide by is the detector's decision
 (:func:`boresight.losses.reduce.reduce_cells`). Positives come as a mask, never from ``score == 1``: a sub-pixel
 Gaussian peaks below 1, and that comparison would silently find no positive at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CellLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+class CellLoss(Protocol):
+    """A loss of single cells."""
+
+    def __call__(self, logits: Tensor, score: Tensor, positive: Tensor, weight: float = 1.0) -> Tensor:
+        """The loss of every cell, in the shape of ``logits``."""
+        ...
 
 
-def bce(logits: Tensor, score: Tensor, positive: Tensor) -> Tensor:
+def bce(logits: Tensor, score: Tensor, positive: Tensor, weight: float = 1.0) -> Tensor:
     """Binary cross-entropy with soft targets."""
-    return F.binary_cross_entropy_with_logits(logits, score, reduction="none")
+    return -(weight * score * F.logsigmoid(logits) + (1 - score) * F.logsigmoid(-logits))
 
 
 def weighted_bce(positive_weight: float) -> CellLoss:
     """Cross-entropy whose positive part counts ``positive_weight`` times."""
 
-    def loss(logits: Tensor, score: Tensor, positive: Tensor) -> Tensor:
-        return -(positive_weight * score * F.logsigmoid(logits) + (1 - score) * F.logsigmoid(-logits))
+    def loss(logits: Tensor, score: Tensor, positive: Tensor, weight: float = 1.0) -> Tensor:
+        return bce(logits, score, positive, weight * positive_weight)
 
     return loss
 
@@ -34,23 +41,23 @@ def weighted_bce(positive_weight: float) -> CellLoss:
 def focal(alpha: float = 0.25, gamma: float = 2.0) -> CellLoss:
     """Focal loss (Lin et al. 2017, eq. 5) on hard labels: the cells in ``positive`` are 1, all others 0."""
 
-    def loss(logits: Tensor, score: Tensor, positive: Tensor) -> Tensor:
+    def loss(logits: Tensor, score: Tensor, positive: Tensor, weight: float = 1.0) -> Tensor:
         p = logits.sigmoid()
         hit = -alpha * (1 - p) ** gamma * F.logsigmoid(logits)
         miss = -(1 - alpha) * p**gamma * F.logsigmoid(-logits)
-        return torch.where(positive, hit, miss)
+        return torch.where(positive, weight * hit, miss)
 
     return loss
 
 
 def penalty_reduced_focal(alpha: float = 2.0, beta: float = 4.0) -> CellLoss:
-    """Penalty-reduced focal loss (CornerNet, Law & Deng 2018, eq. 1): negatives near a target weigh ``(1 - y)^beta``."""
+    """Penalty-reduced focal loss (CornerNet, Law & Deng 2018, eq. 1): near a target negatives count ``(1-y)^beta``."""
 
-    def loss(logits: Tensor, score: Tensor, positive: Tensor) -> Tensor:
+    def loss(logits: Tensor, score: Tensor, positive: Tensor, weight: float = 1.0) -> Tensor:
         p = logits.sigmoid()
         hit = -((1 - p) ** alpha) * F.logsigmoid(logits)
         miss = -((1 - score) ** beta) * p**alpha * F.logsigmoid(-logits)
-        return torch.where(positive, hit, miss)
+        return torch.where(positive, weight * hit, miss)
 
     return loss
 
@@ -58,8 +65,8 @@ def penalty_reduced_focal(alpha: float = 2.0, beta: float = 4.0) -> CellLoss:
 def quality_focal(beta: float = 2.0) -> CellLoss:
     """Quality focal loss (Li et al. 2020, GFL, eq. 3): cross-entropy with soft targets, times ``|y - p|^beta``."""
 
-    def loss(logits: Tensor, score: Tensor, positive: Tensor) -> Tensor:
-        return (score - logits.sigmoid()).abs() ** beta * bce(logits, score, positive)
+    def loss(logits: Tensor, score: Tensor, positive: Tensor, weight: float = 1.0) -> Tensor:
+        return (score - logits.sigmoid()).abs() ** beta * bce(logits, score, positive, weight)
 
     return loss
 
@@ -71,8 +78,8 @@ def ohem(ratio: float = 3.0, *, floor: int = 16) -> CellLoss:
     (online hard example mining, Shrivastava et al. 2016). The selection needs no host synchronisation.
     """
 
-    def loss(logits: Tensor, score: Tensor, positive: Tensor) -> Tensor:
-        cell = bce(logits, score, positive)
+    def loss(logits: Tensor, score: Tensor, positive: Tensor, weight: float = 1.0) -> Tensor:
+        cell = bce(logits, score, positive, weight)
         wanted = (ratio * positive.sum()).clamp(min=floor)
         hardness = torch.where(positive, -torch.inf, cell.detach()).flatten()
         rank = torch.empty_like(hardness, dtype=torch.long)

@@ -1,8 +1,8 @@
 """Curves of a report as inline SVG: drawn by matplotlib, coloured by the page.
 
-Colours leave here as CSS variables, so that one drawing serves light, dark and paper; text stays text, in the font of
-the page. Line colours are those of Okabe and Ito (2008), told apart by all common kinds of colour vision, and every line
-carries its name at its end.
+Colours leave here as CSS variables, so that one drawing serves light, dark and paper; text stays text, in the font
+of the page. Line colours are near those of Okabe and Ito (2008), told apart by all common kinds of colour vision, and
+every line carries its name at its end.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ _STYLE = {
     "lines.linewidth": 1.5,
     "lines.solid_capstyle": "round",
 }
+WIDE = {"width": 4.6, "height": 2.6}
 _NAMES = itertools.count()
 POINTS = 300
 """Points of a line at most; longer ones are averaged in equal stretches."""
@@ -96,15 +97,18 @@ def to_svg(figure: Figure, label: str) -> Markup:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style .*?</style>", "", text, flags=re.DOTALL)
-    text = re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" xmlns="http://www.w3.org/2000/svg">', text, count=1)
+    text = re.sub(
+        r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" xmlns="http://www.w3.org/2000/svg">', text, count=1
+    )
     text = text.replace("xlink:href", "href")
     text = re.sub(r"font: (?:\w+ )?([\d.]+px) [^;\"]*", r"font-size: \1", text)
     prefix = f"g{next(_NAMES)}-"
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}", text)
     for value, name in _VARIABLES.items():
         text = text.replace(value, f"var(--{name})")
+    # safe: matplotlib escapes the texts it draws, and the label is escaped here
     opening = f'<svg class="plot" role="img" aria-label="{escape(label)}"'
-    return Markup(text.replace("<svg", opening, 1))  # noqa: S704 (matplotlib escapes its texts, the label is escaped here)
+    return Markup(text.replace("<svg", opening, 1))
 
 
 def styled(draw: Callable[[Any], None], label: str, *, width: float = 3.7, height: float = 2.3) -> Markup:
@@ -117,13 +121,12 @@ def styled(draw: Callable[[Any], None], label: str, *, width: float = 3.7, heigh
 
 def averaged(x: ArrayLike, y: ArrayLike, points: int = POINTS) -> tuple[Array, Array]:
     """The finite part of a line, averaged in equal stretches where it has more than ``points``."""
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    keep = np.isfinite(x) & np.isfinite(y)
-    x, y = x[keep], y[keep]
-    if len(x) <= points:
-        return x, y
-    edges = np.linspace(0, len(x), points + 1).round().astype(np.int64)
-    return tuple(np.add.reduceat(v, edges[:-1]) / np.diff(edges) for v in (x, y))  # type: ignore[return-value]
+    both: Array = np.stack([np.asarray(v, dtype=np.float64) for v in (x, y)])
+    both = both[:, np.isfinite(both).all(axis=0)]
+    if both.shape[1] > points:
+        edges = np.linspace(0, both.shape[1], points + 1).round().astype(np.int64)
+        both = np.add.reduceat(both, edges[:-1], axis=1) / np.diff(edges)
+    return both[0], both[1]
 
 
 def smoothed(y: Array, share: float = 0.05) -> Array:
@@ -142,6 +145,7 @@ def label_ends(axes: Any, ends: Sequence[tuple[str, float, float, str]], gap: fl
     """
     if not ends:
         return
+    axes.get_xlim(), axes.get_ylim()  # settles the limits, which the transformation reads
     to_panel = axes.transData + axes.transAxes.inverted()
     rows = sorted((float(np.clip(to_panel.transform((x, y))[1], 0, 1)), name, c) for name, x, y, c in ends)
     heights = [rows[0][0]]
@@ -174,12 +178,25 @@ def _ticks(axes: Any, *, log: str = "") -> None:
     for name in "xy":
         axis = axes.xaxis if name == "x" else axes.yaxis
         axis.set_minor_locator(NullLocator())
-        axis.set_major_locator(LogLocator(numticks=6) if name in log else MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        low, high = axis.get_view_interval()
+        subs = (1.0,) if low <= 0 or high / low > 100 else (1.0, 2.0, 5.0)  # a short axis would have one tick or none
+        axis.set_major_locator(
+            LogLocator(subs=subs, numticks=6) if name in log else MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
+        )
         axis.set_major_formatter(FuncFormatter(plain))
 
 
 def curve_panel(
-    lines: Sequence[Line], *, title: str, x_label: str = "step", log: bool = False, share: float | None = None, top: float | None = None
+    lines: Sequence[Line],
+    *,
+    title: str,
+    x_label: str = "step",
+    log: bool = False,
+    share: float | None = None,
+    top: float | None = None,
+    thin: Sequence[Line] = (),
+    width: float = 3.7,
+    height: float = 2.3,
 ) -> Markup:
     """Lines over steps.
 
@@ -189,13 +206,17 @@ def curve_panel(
         x_label: under the axis.
         log: logarithmic y (values that are not positive are left out).
         share: draw the running mean over this share of the line, and the line itself faintly.
-        top: largest y.
+        top: largest y (default: that of the lines; the axis begins at 0 unless it is logarithmic).
+        thin: lines drawn faintly below, without names.
+        width, height: inches.
     """
 
     def draw(axes: Any) -> None:
         ends = []
         if log:
             axes.set_yscale("log")
+        for line in thin:
+            axes.plot(*averaged(line.x, line.y), color=colour(line.colour), linewidth=0.6, alpha=0.4)
         for line in lines:
             x, y = averaged(line.x, line.y)
             if log:
@@ -212,9 +233,11 @@ def curve_panel(
         axes.set_xlabel(x_label)
         if top is not None:
             axes.set_ylim(0, top)
+        elif not log:
+            axes.set_ylim(bottom=0)
         label_ends(axes, ends)
 
-    return styled(draw, f"{title}: {_spoken(lines)}")
+    return styled(draw, f"{title}: {_spoken(lines)}", width=width, height=height)
 
 
 def _spoken(lines: Sequence[Line]) -> str:
@@ -239,7 +262,15 @@ def threshold_panel(lines: Sequence[Line], chosen: Sequence[tuple[float, float] 
                 axes.plot(logit(x), y, color=c)
                 ends.append((line.name, float(logit(x)[0]), float(y[0]), c))
             if mark:
-                axes.plot(logit(np.array([mark[0]])), [mark[1]], "o", color=c, markersize=5, markeredgecolor=PAPER, clip_on=False)
+                axes.plot(
+                    logit(np.array([mark[0]])),
+                    [mark[1]],
+                    "o",
+                    color=c,
+                    markersize=5,
+                    markeredgecolor=PAPER,
+                    clip_on=False,
+                )
         marks = np.array([0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999])
         axes.axvline(0, color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
         axes.set_xticks(logit(marks), [f"{m:g}" for m in marks])
@@ -248,7 +279,7 @@ def threshold_panel(lines: Sequence[Line], chosen: Sequence[tuple[float, float] 
         axes.set_xlabel("threshold (dashed: 0.5; dot: chosen on validation)")
         label_ends(axes, ends)
 
-    return styled(draw, "F1 against threshold: " + _best_words(lines))
+    return styled(draw, "F1 against threshold: " + _best_words(lines), **WIDE)
 
 
 def _logit(p: Array) -> Array:
@@ -287,7 +318,7 @@ def froc_panel(lines: Sequence[Line], images: int) -> Markup:
         axes.set_xlabel("false alarms a frame (dashed: 0.1 and 1)")
         label_ends(axes, ends)
 
-    return styled(draw, f"Probability of detection against false alarms a frame: {_spoken(lines)}")
+    return styled(draw, f"Probability of detection against false alarms a frame: {_spoken(lines)}", **WIDE)
 
 
 def snr_panel(lines: Sequence[Line], bound: tuple[Array, Array] | None, *, title: str) -> Markup:
@@ -313,7 +344,7 @@ def snr_panel(lines: Sequence[Line], bound: tuple[Array, Array] | None, *, title
         axes.set_xlabel("SNR of the target")
         label_ends(axes, ends)
 
-    return styled(draw, f"{title}: {_spoken(lines)}")
+    return styled(draw, f"{title}: {_spoken(lines)}", **WIDE)
 
 
 @dataclass(frozen=True)
@@ -358,7 +389,7 @@ def forest_panel(effects: Sequence[Effect], *, title: str, x_label: str) -> Mark
 
     words = {1: "clearly better", -1: "clearly worse", 0: "no clear difference"}
     spoken = "; ".join(f"{e.name} {_signed(e.estimate)}, {words[e.verdict]}" for e in effects)
-    return styled(draw, f"{title}: {spoken}", height=0.75 + 0.3 * max(1, len(effects)))
+    return styled(draw, f"{title}: {spoken}", width=WIDE["width"], height=0.75 + 0.3 * max(1, len(effects)))
 
 
 def _signed(value: float | None) -> str:

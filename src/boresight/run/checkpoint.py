@@ -40,13 +40,18 @@ class Checkpoint:
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write atomically. The metadata lies in the file's header and can be read without the weights."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     fields = ("detector", "settings", "classes", "threshold", "step", "figures")
     about = {name: getattr(checkpoint, name) for name in fields}
     weights = {k: v.detach().cpu().contiguous() for k, v in checkpoint.weights.items()}
     metadata = {"format": FORMAT, "boresight": json.dumps(about)}
-    write_atomic(path, lambda p: save_file(weights, str(p), metadata=metadata))
+
+    def write(partial: Path) -> None:
+        # not `save_file`: its errors are no OSError, and the file could be read by its owner alone
+        partial.write_bytes(save(weights, metadata=metadata))
+
+    write_atomic(path, write)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -62,10 +67,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: damaged or not a safetensors file ({error}); use another checkpoint") from error
     if metadata.get("format") != FORMAT:
-        raise UserError(f"{path}: not a checkpoint of this program (format {metadata.get('format')!r}, want {FORMAT!r})")
-    about = json.loads(metadata["boresight"])
-    about["classes"] = tuple(about["classes"])
-    return Checkpoint(weights=weights, **about)
+        raise UserError(
+            f"{path}: not a checkpoint of this program (format {metadata.get('format')!r}, want {FORMAT!r})"
+        )
+    try:
+        about = json.loads(metadata["boresight"])
+        return Checkpoint(weights=weights, **about | {"classes": tuple(about["classes"])})
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: its header cannot be understood ({error}); use another checkpoint") from error
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint, *, path: Path, detector: str) -> None:
@@ -75,7 +84,9 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, *, path: Path, detect
         UserError: the checkpoint is of another detector, or a name or shape does not fit; the first misfit is shown.
     """
     if checkpoint.detector != detector:
-        raise UserError(f"{path}: a checkpoint of detector `{checkpoint.detector}`, not of `{detector}`; give a run of that kind")
+        raise UserError(
+            f"{path}: a checkpoint of detector `{checkpoint.detector}`, not of `{detector}`; give a run of that kind"
+        )
     have, want = checkpoint.weights, model.state_dict()
     for name in want:
         if name not in have:

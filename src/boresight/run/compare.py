@@ -32,7 +32,9 @@ def run_study(study: Study, folder: Path, *, jobs: int | None = None, quiet: boo
         wanted = nested(replace(settings, train=replace(settings.train, seed=seed, threads=1)))
         if run.config.is_file():
             if read_yaml(run.config) != wanted:
-                raise UserError(f"{run.root}: trained with other settings; choose another --runs, or remove that folder")
+                raise UserError(
+                    f"{run.root}: trained with other settings; choose another --runs, or remove that folder"
+                )
         else:
             write_yaml(run.config, wanted)
     total = sum(study.settings[d, v].train.steps for d, v, _ in runs if not runs[d, v, _].evaluation.is_file())
@@ -47,6 +49,7 @@ def run_study(study: Study, folder: Path, *, jobs: int | None = None, quiet: boo
     comparison = {
         "study": study.name,
         "about": study.about,
+        "command": study.command,
         "reference": study.reference,
         "seeds": list(study.seeds),
         "datasets": {d: _compare(study, d, runs) for d in study.datasets},
@@ -77,10 +80,10 @@ def _steps_key(share: float) -> str:
 
 
 def steps_to(judged: list[tuple[int, float]], share: float) -> float | None:
-    """The step at which validation F1 first reaches ``share`` of its final value, between judgements by a straight line.
+    """The step at which validation F1 first reaches ``share`` of its final value.
 
-    ``judged`` holds (step, F1) in order; before the first judgement the line starts at (0, 0). None when the final F1
-    is 0 (there is nothing to reach).
+    Between judgements it moves in a straight line. ``judged`` holds (step, F1) in order; before the first judgement the
+    line starts at (0, 0). None when the final F1 is 0 (there is nothing to reach).
     """
     if not judged or judged[-1][1] <= 0:
         return None

@@ -31,7 +31,7 @@ class DataSettings:
         test_frames: skyfield: test frames.
         height: skyfield: pixels.
         width: skyfield: pixels.
-        on_problem: `stop` refuses data with problems (`boresight data check` lists them), `drop` leaves such frames out.
+        on_problem: `stop` refuses data with problems (`boresight data check` lists them), `drop` leaves them out.
         oversample: how many times a frame with targets is seen for each time one without is.
         cache_mb: decoded frames kept in memory.
     """
@@ -193,12 +193,14 @@ class DecodeSettings:
         top_k: peaks an image at most.
         window: cells; a peak is the largest of its window x window neighbourhood.
         tolerance: pixels within which a detection is right.
+        mirrors: average the score map over the four mirrored views of a frame (four times the work).
     """
 
     refine: Literal["offset", "parabola", "none"] = "offset"
     top_k: int = 100
     window: int = 3
     tolerance: float = 3.0
+    mirrors: bool = False
 
 
 @dataclass(frozen=True)

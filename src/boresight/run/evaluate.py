@@ -133,4 +133,3 @@ def write_tables(
 def last_line(figures: dict[str, Any]) -> dict[str, Any]:
     """The figures for one line on a terminal: without curves and single images."""
     return {k: v for k, v in figures.items() if k not in ("curve", "per_image")}
-

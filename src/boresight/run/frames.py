@@ -5,22 +5,28 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from string import Template
 
 from boresight.core.errors import UserError
 from boresight.core.types import Scene
 from boresight.data.check import check, enforce, without
+from boresight.data.frames import FrameSource, Subset, held_out
 from boresight.data.image import Problem
 from boresight.data.memory import InMemory
-from boresight.data.points import FrameSource, Subset, held_out, open_points
-from boresight.data.skyfield import Skyfield
+from boresight.data.points import open_points
 from boresight.data.sky_settings import preset
+from boresight.data.skyfield import Skyfield
 from boresight.run.config import DataSettings
 from boresight.run.recipe import Splits
 
 
 def expanded(path: str, key: str) -> Path:
-    """``path`` with ``$NAME`` and ``~`` filled in; UserError when the environment does not have the name."""
-    full = os.path.expanduser(os.path.expandvars(path))
+    """``path`` with ``$NAME`` and ``~`` filled in; ``$BORESIGHT_DATA`` is ../shared/data where it is not set.
+
+    Raises UserError when the environment does not have another name.
+    """
+    known = {"BORESIGHT_DATA": "../shared/data", **os.environ}
+    full = os.path.expanduser(Template(path).safe_substitute(known))
     if "$" in full:
         raise UserError(f"`{key}` = {path}: the environment variable is not set; export it, or give the folder itself")
     return Path(full)
@@ -38,7 +44,7 @@ def skyfield(data: DataSettings, split: str) -> Skyfield:
 
 
 def opened(data: DataSettings) -> dict[str, FrameSource]:
-    """The frames of a data set on disk by split, unchecked; what was not named is held out or shared as the keys say."""
+    """The frames of a data set on disk by split, unchecked; what is not named is held out or shared as the keys say."""
     if not data.root:
         raise UserError(f"`data.root` is empty: give the folder of the `{data.source}` data")
     root = expanded(data.root, "data.root")
@@ -69,7 +75,12 @@ def point_splits(data: DataSettings, only: str | None = None) -> Splits:
     sources = opened(data)
     names = [only] if only else [k for k in sources if k != "test" or sources[k] is not sources["val"]]
     problems = check({k: sources[k] for k in names})
-    clean = {name: without(source, enforce(problems, data.on_problem)) for name, source in sources.items()}
+    # what is held against one split (a frame shared with another, say) leaves the others as they are
+    checked = {name: "val" if source is sources["val"] and "val" in names else name for name, source in sources.items()}
+    clean = {
+        name: without(source, enforce(problems, data.on_problem, split=checked[name]))
+        for name, source in sources.items()
+    }
     classes = tuple(getattr(_origin(sources["train"]), "classes", ("target",)))
     return _splits({name: InMemory(source, data.cache_mb) for name, source in clean.items()}, data, classes)
 
@@ -90,7 +101,6 @@ def _splits(frames: dict[str, InMemory], data: DataSettings, classes: tuple[str,
 
 def _has_targets(scene: Scene) -> bool:
     return scene.points is not None and bool((~scene.points.ignore).any())
-
 
 
 def check_folder(root: Path, splits: Sequence[str], kind: str = "auto") -> list[Problem]:

@@ -28,6 +28,9 @@ def main(root: str) -> int:
     except (UserError, Failure, Stopped) as error:
         print(f"boresight: {error}", file=sys.stderr)
         return 130 if isinstance(error, Stopped) else 1 if isinstance(error, Failure) else 2
+    except KeyboardInterrupt:
+        print("boresight: stopped", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from boresight.core.errors import Failure
@@ -28,29 +28,31 @@ class _Crew:
 
     def run(self, root: Path) -> str | None:
         """Train and judge one run; None, or why it failed."""
-        if self.stopping:
-            return "stopped"
         command = [sys.executable, "-m", "boresight.run.job", str(root)]
         environment = os.environ | {"OMP_NUM_THREADS": str(self.threads)}
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-        with self.lock:
+        with self.lock:  # a process is either started before `stop` and ended by it, or not started
+            if self.stopping:
+                return "stopped"
+            process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
             self.processes.append(process)
         done, last = 0, ""
         assert process.stderr is not None
-        with open(root / "log.txt", "a", encoding="utf-8") as log:
+        with process.stderr, open(root / "log.txt", "a", encoding="utf-8") as log:
             for line in process.stderr:
                 log.write(line)
                 last = line.strip() or last
                 if match := _STEP.search(line):
                     with self.lock:
-                        self.bar.advance(int(match[1]) - done, 0, f"{root.parent.name}/{root.name} {line.split(' · ', 2)[1]}")
+                        self.bar.advance(
+                            int(match[1]) - done, 0, f"{root.parent.name}/{root.name} {line.split(' · ', 2)[1]}"
+                        )
                     done = int(match[1])
         return None if process.wait() == 0 else last
 
     def stop(self) -> None:
         """Ask every process to save its state and end."""
-        self.stopping = True
         with self.lock:
+            self.stopping = True
             for process in self.processes:
                 process.terminate()
 
@@ -75,10 +77,13 @@ def run_jobs(roots: list[Path], *, jobs: int, threads: int, label: str, total: i
         with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
             futures = {pool.submit(crew.run, root): root for root in waiting}
             try:
-                for future, root in futures.items():
+                for future in as_completed(futures):
+                    root = futures[future]
                     if reason := future.result():
                         crew.stop()
-                        raise Failure(f"{root}: {reason}; the log is {root / 'log.txt'}; run the same command to continue")
+                        raise Failure(
+                            f"{root}: {reason}; the log is {root / 'log.txt'}; run the same command to continue"
+                        )
             except KeyboardInterrupt:
                 crew.stop()
                 raise

@@ -18,16 +18,58 @@ from boresight.core.errors import UserError, did_you_mean
 
 S = TypeVar("S")
 
-_POSITIVE = (
-    "data.frames data.val_frames data.test_frames data.height data.width data.oversample encoder.channels head.proposals "
-    "decode.top_k decode.window decode.tolerance train.steps train.batch train.accumulate train.learning_rate "
-    "train.checkpoint_every target.sigma target.class_weight_cap loss.positive_weight"
-).split()
-_NOT_NEGATIVE = (
-    "augment.crop augment.gain augment.shift augment.noise target.offset_reach loss.offset loss.auxiliary head.window "
-    "train.warmup train.weight_decay train.validate_every train.threads train.workers train.clip data.cache_mb"
-).split()
-_SHARE = "augment.positive_share augment.paste loss.focal_alpha train.final train.ema data.val_share head.prior".split()
+_POSITIVE = [
+    "data.frames",
+    "data.val_frames",
+    "data.test_frames",
+    "data.height",
+    "data.width",
+    "data.oversample",
+    "encoder.channels",
+    "head.proposals",
+    "decode.top_k",
+    "decode.window",
+    "decode.tolerance",
+    "train.steps",
+    "train.batch",
+    "train.accumulate",
+    "train.learning_rate",
+    "train.checkpoint_every",
+    "target.sigma",
+    "target.class_weight_cap",
+    "loss.positive_weight",
+]
+_NOT_NEGATIVE = [
+    "augment.crop",
+    "augment.gain",
+    "augment.shift",
+    "augment.noise",
+    "target.offset_reach",
+    "loss.offset",
+    "loss.auxiliary",
+    "head.window",
+    "train.warmup",
+    "train.weight_decay",
+    "train.validate_every",
+    "train.threads",
+    "train.workers",
+    "train.clip",
+    "data.cache_mb",
+    "train.seed",
+    "data.seed",
+    "loss.focal_gamma",
+    "loss.ohem_ratio",
+]
+_MAY_BE_NULL = ("encoder.weights", "target.window")
+_SHARE = [
+    "augment.positive_share",
+    "augment.paste",
+    "loss.focal_alpha",
+    "train.final",
+    "train.ema",
+    "data.val_share",
+    "head.prior",
+]
 
 
 def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
@@ -54,7 +96,8 @@ def build_parser(kind: type, prog: str) -> Any:
     """A jsonargparse parser of every key of the settings dataclass ``kind``, ``--config`` and ``--print_config``."""
     from jsonargparse import ArgumentParser
 
-    parser = ArgumentParser(prog=prog, exit_on_error=False, default_env=False)
+    # no abbreviations: `--train.step` would be taken for `train.steps`, and a new key could change what it means
+    parser = ArgumentParser(prog=prog, exit_on_error=False, default_env=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="a YAML file of settings; later arguments override it")
     parser.add_class_arguments(kind, None, as_positional=False)
     return parser
@@ -79,6 +122,8 @@ def parse_settings(kind: type[S], arguments: Sequence[str], *, prog: str = "bore
 
 def settings_from(kind: type[S], values: Mapping[str, Any], *, origin: str) -> S:
     """Read ``kind`` from nested values, as a YAML file holds them; ``origin`` names the file in errors."""
+    if not isinstance(values, Mapping):
+        raise UserError(f"{origin}: a settings file is a mapping of keys, got {type(values).__name__}")
     check_keys(kind, values, origin)
     parser = build_parser(kind, "boresight")
     try:
@@ -86,7 +131,10 @@ def settings_from(kind: type[S], values: Mapping[str, Any], *, origin: str) -> S
     except (argparse.ArgumentError, ValueError, TypeError) as error:
         raise UserError(f"{origin}: {_readable(str(error), kind)}") from error
     settings = kind(**{k: v for k, v in vars(parsed).items() if k != "config"})
-    check_ranges(settings)
+    try:
+        check_ranges(settings)
+    except UserError as error:
+        raise UserError(f"{origin}: {error}") from error
     return settings
 
 
@@ -104,7 +152,9 @@ def read_yaml(path: str | Path) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UserError(f"{path}:{place} is not valid YAML ({getattr(error, 'problem', error)}); mend that line") from error
+        raise UserError(
+            f"{path}:{place} is not valid YAML ({getattr(error, 'problem', error)}); mend that line"
+        ) from error
 
 
 def _check_files(kind: type, arguments: Sequence[str]) -> None:
@@ -116,26 +166,28 @@ def _check_files(kind: type, arguments: Sequence[str]) -> None:
         path = value if equals else (arguments[i + 1] if i + 1 < len(arguments) else "")
         if not path:
             raise UserError("--config needs a file: --config FILE.yaml")
-        content = read_yaml(path)
-        if not isinstance(content, dict):
-            raise UserError(f"{path}: a settings file is a mapping of keys, got {type(content).__name__}")
-        settings_from(kind, content, origin=path)
+        settings_from(kind, read_yaml(path), origin=path)
 
 
-def check_keys(kind: type, values: Mapping[str, Any], origin: str, prefix: str = "") -> None:
-    """Raise UserError for the first key of ``values`` that the settings do not have, with its neighbour."""
+def check_keys(
+    kind: type, values: Mapping[str, Any], origin: str, prefix: str = "", whole: Mapping[str, Any] | None = None
+) -> None:
+    """Raise UserError for the first key of ``values`` that the settings do not have, with its neighbour.
+
+    ``whole`` holds every key of the settings (those of ``kind`` by default), for a key that stands in a wrong group.
+    """
     hints = {f.name: f for f in dataclasses.fields(kind)}
-    whole = flatten(kind()) if not prefix else {}
+    whole = flatten(kind()) if whole is None else whole
     for key, value in values.items():
         if key not in hints:
-            near = did_you_mean(str(key), hints) or _elsewhere(str(key), whole)
+            near = _elsewhere(str(key), whole) or did_you_mean(str(key), hints)
             raise UserError(f"{origin}: unknown key `{prefix}{key}`{near or '; known: ' + ', '.join(hints)}")
         default = hints[key].default_factory
         inner = default if isinstance(default, type) and dataclasses.is_dataclass(default) else None
         if inner is not None:
             if not isinstance(value, Mapping):
                 raise UserError(f"{origin}: `{prefix}{key}` holds keys of its own, got {value!r}")
-            check_keys(inner, value, origin, f"{prefix}{key}.")
+            check_keys(inner, value, origin, f"{prefix}{key}.", whole)
 
 
 def _elsewhere(key: str, whole: Mapping[str, Any]) -> str:
@@ -158,6 +210,9 @@ def _readable(message: str, kind: type) -> str:
         detail = re.sub(r"typing\.Literal\[(.*?)\]", r"one of \1", detail).replace("typing.", "")
         value = re.search(r"Got value: (.*)$", detail)
         wanted = re.search(r"Expected an? (.*?)\. Got value", detail)
+        if options := re.search(r"Union subtypes Subtypes: \[(.*)\] Errors:.*Given value: (.*)$", detail):
+            wanted_any = options.group(1).replace(", NoneType", " or null")
+            return f"`{match.group(1)}` = {options.group(2)}: expected {wanted_any}"
         if value and wanted:
             return f"`{match.group(1)}` = {value.group(1)}: expected {wanted.group(1)}"
         return f"`{match.group(1)}`: {detail}"
@@ -175,6 +230,7 @@ def check_ranges(settings: Any) -> None:
             raise UserError(f"`{key}` = {flat[key]}: must be {wanted}")
 
     for key, value in flat.items():
+        require(key, value is not None or key in _MAY_BE_NULL, "given: leave the key out for its default")
         if isinstance(value, float):
             require(key, math.isfinite(value), "a finite number")
     for key in set(_POSITIVE) & set(flat):
@@ -187,6 +243,10 @@ def check_ranges(settings: Any) -> None:
         require("head.prior", 0 < flat["head.prior"] < 1, "between 0 and 1, both excluded")
         require("data.val_share", flat["data.val_share"] < 1, "below 1: something must be left to train on")
         require("decode.window", flat["decode.window"] % 2 == 1, "odd: a window around a cell")
+        gamma = flat["loss.focal_gamma"]
+        require("loss.focal_gamma", gamma == 0 or gamma >= 1, "0, or 1 or more (between, gradients are not finite)")
+        breaks = list(flat["target.breaks"])
+        require("target.breaks", breaks == sorted(breaks) and all(0 < b < 1 for b in breaks), "rising, between 0 and 1")
         low, high = flat["augment.scale"]
         require("augment.scale", 0 < low <= high, "two numbers, 0 < smallest <= largest")
         if flat["target.schedule"] == "steps":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,14 +48,19 @@ def load_trained(run: RunFolder, which: str = "last", *, expect: str | None = No
     path = run.checkpoints / f"{which}.safetensors"
     checkpoint = load_checkpoint(path)
     if expect is not None and checkpoint.detector != expect:
-        raise UserError(f"{path}: a checkpoint of detector `{checkpoint.detector}`, not of `{expect}`; give a run of that kind")
-    kind = recipe(checkpoint.detector)
-    settings = settings_from(kind.settings, checkpoint.settings, origin=str(path))
+        raise UserError(
+            f"{path}: a checkpoint of detector `{checkpoint.detector}`, not of `{expect}`; give a run of that kind"
+        )
+    try:
+        kind = recipe(checkpoint.detector)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    settings: Any = settings_from(kind.settings, checkpoint.settings, origin=str(path))
     detector = kind.build(settings, len(checkpoint.classes))
     load_weights(detector, checkpoint, path=path, detector=checkpoint.detector)
     detector.progress = 1.0
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Trained(detector.eval().to(device, memory_format=torch.channels_last), settings, checkpoint)
+    return Trained(detector.eval().to(device).to(memory_format=torch.channels_last), settings, checkpoint)
 
 
 def detection_rows(
@@ -96,8 +102,8 @@ def draw_overlays(folder: Path, frames: Frames, found: Sequence[Detections], thr
     """Each frame as a PNG, contrast stretched, with a ring around every detection of at least ``threshold``."""
     from PIL import Image, ImageDraw
 
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
+    stems = Counter(Path(name).stem for name in frames.names)
     for i, detections in enumerate(found):
         scene = frames[i]
         gray = ((scene.image[0] - scene.level) / scene.spread * 40 + 80).clamp(0, 255).byte().numpy()
@@ -107,7 +113,8 @@ def draw_overlays(folder: Path, frames: Frames, found: Sequence[Detections], thr
             if score >= threshold:
                 pen.ellipse((x - 7, y - 7, x + 6, y + 6), outline=(64, 224, 144))
                 pen.text((x + 8, y - 6), f"{score:.2f}", fill=(64, 224, 144))
-        path = folder / f"{Path(scene.name).stem}.png"
+        stem = Path(scene.name).stem  # where images share one, their number in the results tells them apart
+        path = folder / (f"{stem}.png" if stems[stem] == 1 else f"{i + 1}-{stem}.png")
         write_atomic(path, lambda p, picture=picture: picture.save(p, format="PNG"))  # type: ignore[misc]
         written.append(path)
     return written
@@ -123,16 +130,17 @@ def predict_images(
     which: str = "last",
     quiet: bool = True,
 ) -> dict[str, Any]:
-    """Find targets in images and write ``out`` (COCO results) and a CSV of the same name.
+    """Find targets in images; write ``out`` (COCO results) and a CSV of the same name, which names the images.
 
-    ``image_id`` counts the images from 1 in the order of their names; ``images`` in the result says which is which.
+    ``image_id`` counts the images from 1 in the order of their names. An ``out`` ending in ``.csv`` is the table, the
+    COCO results then lie beside it.
     """
     frames = image_folder(list(images))
     trained = load_trained(run, which)
     threshold = trained.checkpoint.threshold if threshold is None else threshold
     found = detect(trained.detector, frames, quiet=quiet)
     rows = detection_rows(frames.names, found, threshold)
-    table = out.with_suffix(".csv")
+    table, out = out.with_suffix(".csv"), out.with_suffix(".json") if out.suffix.lower() == ".csv" else out
     write_coco(out, rows)
     write_csv(table, rows, trained.checkpoint.classes)
     drawn = draw_overlays(overlays, frames, found, threshold) if overlays else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 
 class Progress:
@@ -21,14 +21,21 @@ class Progress:
     """
 
     def __init__(
-        self, total: int, *, done: int = 0, label: str = "", unit: str = "img", quiet: bool = False, interval: float = 10.0
+        self,
+        total: int,
+        *,
+        done: int = 0,
+        label: str = "",
+        unit: str = "img",
+        quiet: bool = False,
+        interval: float = 10.0,
     ) -> None:
         self.total, self.done, self.label, self.unit, self.quiet = total, done, label, unit, quiet
         self.interval, self.first = interval, done
         self.start = self.last = time.monotonic()
         self.units = 0
         self.note = ""
-        self.bar = None
+        self.bar: Any = None  # rich is imported where a bar is shown
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty() and not self.quiet:
@@ -42,7 +49,9 @@ class Progress:
             self.task = self.bar.add_task(self.label, total=self.total, completed=self.done, note="")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.bar is not None:
             self.bar.stop()
 

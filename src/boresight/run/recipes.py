@@ -39,8 +39,12 @@ def point_detector(settings: PointSettings, classes: int) -> GaussianPoint:
     encoder = point_encoder(settings.encoder, finest=level)
     needed = {level, *auxiliary} | ({_level(head.coarse)} if head.mode != "single" else set())
     if missing := sorted(needed - set(encoder.channels)):  # type: ignore[arg-type]
-        has = ", ".join(f"p{k}" for k in sorted(encoder.channels))  # type: ignore[union-attr, arg-type]
-        raise UserError(f"encoder `{settings.encoder.name}` has levels {has}, not p{missing[0]}: change head.level or its helpers")
+        has = ", ".join(f"p{k}" for k in sorted(encoder.channels))  # type: ignore[arg-type]
+        raise UserError(
+            f"encoder `{settings.encoder.name}` has levels {has}, not p{missing[0]}: change head.level or its helpers"
+        )
+    if head.mode != "single" and _level(head.coarse) <= level:
+        raise UserError(f"`head.coarse` = {head.coarse}: must be coarser than head.level = {head.level}")
     planned = label_schedule(settings.target)
     return GaussianPoint(
         encoder,
@@ -58,8 +62,13 @@ def point_detector(settings: PointSettings, classes: int) -> GaussianPoint:
             prior=head.prior,
         ),
         PointAssigner(planned, label_kernel(settings.target), settings.target.offset_reach),
-        PointCriterion(cell_loss(settings.loss), planned, settings.loss.per, settings.loss.offset, settings.loss.auxiliary),
-        partial(decode_points, top_k=settings.decode.top_k, refine=settings.decode.refine, window=settings.decode.window),
+        PointCriterion(
+            cell_loss(settings.loss), planned, settings.loss.per, settings.loss.offset, settings.loss.auxiliary
+        ),
+        partial(
+            decode_points, top_k=settings.decode.top_k, refine=settings.decode.refine, window=settings.decode.window
+        ),
+        mirrors=settings.decode.mirrors,
     )
 
 

@@ -29,17 +29,19 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         UserError: the disk is full or cannot be written; what stood at ``path`` stands there still.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(partial)
         sync(partial)
         os.replace(partial, path)
         sync(path.parent)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}); free space or choose another folder") from error
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}); free space or choose another folder"
+        ) from error
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             partial.unlink()
 
 
@@ -54,7 +56,6 @@ def sync(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write text atomically."""
-
 
     def write(partial: Path) -> None:
         partial.write_text(text, encoding="utf-8")
@@ -177,6 +178,8 @@ class RunFolder:
 
         With several processes all call this (``save`` is collective); the ``main`` one renames.
         """
+        from safetensors import SafetensorError
+
         final = self.checkpoints / f"state-{step}"
         partial = self.checkpoints / f"state-{step}.partial"
         try:
@@ -190,11 +193,13 @@ class RunFolder:
                 shutil.rmtree(final, ignore_errors=True)
                 os.replace(partial, final)
                 sync(self.checkpoints)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as RuntimeError
             if main:
                 shutil.rmtree(partial, ignore_errors=True)
             reason = str(error).splitlines()[0]
-            raise UserError(f"{final}: the training state cannot be saved ({reason}); the last whole state is kept") from error
+            raise UserError(
+                f"{final}: the training state cannot be saved ({reason}); the last whole state is kept"
+            ) from error
         if main:
             for old in self.states()[:-keep]:
                 shutil.rmtree(old, ignore_errors=True)

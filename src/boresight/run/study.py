@@ -38,6 +38,7 @@ class Study:
         seeds: values of ``train.seed``; run ``k`` of every variant has the same one.
         reference: the variant that the others are compared with.
         settings: resolved settings by (data set, variant), before the seed is put in.
+        command: the command line that runs it, for the report.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Study:
     seeds: tuple[int, ...]
     reference: str
     settings: dict[tuple[str, str], Any]
+    command: str = ""
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -83,11 +85,17 @@ def read_study(path: Path, *, seeds: int | None = None, only: Sequence[str] | No
         raise UserError(f"{path}: a study needs `variants`, a mapping of names to settings")
     for key in content:
         if key not in _KEYS:
-            raise UserError(f"{path}: unknown key `{key}`{did_you_mean(str(key), _KEYS) or '; known: ' + ', '.join(_KEYS)}")
+            raise UserError(
+                f"{path}: unknown key `{key}`{did_you_mean(str(key), _KEYS) or '; known: ' + ', '.join(_KEYS)}"
+            )
     variants, datasets = content["variants"], content.get("datasets") or {"data": {}}
     for group, values in (("variants", variants), ("datasets", datasets)):
         if not isinstance(values, Mapping) or not all(isinstance(v or {}, Mapping) for v in values.values()):
             raise UserError(f"{path}: `{group}` is a mapping of names to settings")
+        for name in values:
+            _check_name(path, group, name)
+    if not isinstance(content.get("base") or {}, Mapping):
+        raise UserError(f"{path}: `base` is a mapping of settings, got {content['base']!r}")
     reference = content.get("reference", next(iter(variants)))
     if reference not in variants:
         raise UserError(f"{path}: `reference` = {reference}: no such variant{did_you_mean(str(reference), variants)}")
@@ -100,8 +108,12 @@ def read_study(path: Path, *, seeds: int | None = None, only: Sequence[str] | No
     settings = {}
     for dataset in only or datasets:
         for variant, own in variants.items():
-            values = merged(merged(content.get("base") or {}, datasets[dataset] or {}), own or {})
+            values = {"detector": content.get("detector", "point")} | merged(
+                content.get("base") or {}, datasets[dataset] or {}
+            )
+            values = merged(values, own or {})
             settings[dataset, variant] = settings_from(PointSettings, values, origin=f"{path} ({dataset}, {variant})")
+    _check_name(path, "name", content.get("name", path.stem))
     return Study(
         name=str(content.get("name", path.stem)),
         about=str(content.get("about", "")),
@@ -109,4 +121,11 @@ def read_study(path: Path, *, seeds: int | None = None, only: Sequence[str] | No
         seeds=tuple(range(count)),
         reference=str(reference),
         settings=settings,
+        command=f"boresight compare {path}" + (f" --only {' '.join(only)}" if only else ""),
     )
+
+
+def _check_name(path: Path, key: str, name: object) -> None:
+    """UserError for a name that cannot be that of a folder (YAML reads `off` as False)."""
+    if not isinstance(name, str) or Path(name).name != name or name in ("", ".."):
+        raise UserError(f"{path}: `{key}` has the name {name!r}: give a word that can name a folder, in quotes")

@@ -34,8 +34,12 @@ def write_skyfield(root: Path, *, preset_name: str, count: int, seed: int, quiet
             name = f"{scene.name}.png"
             write_atomic(root / "images" / name, lambda p, picture=picture: picture.save(p, format="PNG"))  # type: ignore[misc]
             points = scene.points
-            assert points is not None and points.snr is not None and points.flux is not None
-            columns = zip(points.xy.tolist(), points.snr.tolist(), points.flux.tolist(), points.ignore.tolist(), strict=True)
+            assert points is not None
+            assert points.snr is not None
+            assert points.flux is not None
+            columns = zip(
+                points.xy.tolist(), points.snr.tolist(), points.flux.tolist(), points.ignore.tolist(), strict=True
+            )
             rows += [[name, f"{x:.4f}", f"{y:.4f}", f"{s:.3f}", f"{f:.2f}", int(g)] for (x, y), s, f, g in columns]
             bar.step(1)
 

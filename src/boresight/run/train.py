@@ -7,10 +7,11 @@ run that was not (on CPU with the same number of threads; GPUs add in an order o
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,24 +20,31 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration, gather_object, set_seed
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import LoggerType, ProjectConfiguration, set_seed
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from boresight.core.errors import Failure, Stopped, UserError
-from boresight.core.types import DenseTargets, Detections, Scene
+from boresight.core.errors import Failure, Stopped, UserError, did_you_mean
+from boresight.core.types import DenseTargets, Scene
 from boresight.detectors.detector import Detector
 from boresight.run.checkpoint import Checkpoint, save_checkpoint
-from boresight.run.detect import detect
 from boresight.run.order import Positions, Views
 from boresight.run.parse import flatten, nested
+from boresight.run.processes import anyone, detect_together, joined, share_buffers
 from boresight.run.progress import Progress
-from boresight.run.recipe import Frames, Judgement, Recipe, Splits
+from boresight.run.recipe import Judgement, Recipe, Splits
 from boresight.run.record import RunFolder, environment, read_parquet, write_json, write_parquet, write_yaml
 
 FLUSH_EVERY = 20
 """Steps between readings of losses from the device: each reading waits for it."""
+
+COUNTS = ("positives", "objects", "positive_mass")
+"""Columns of the metrics that are added up over the parts of a batch; the others are averaged."""
+
+ONE_REQUEST = 1.0
+"""Seconds within which signals are one request: a Ctrl-C comes from the terminal and again from a launcher."""
 
 
 class LoopState:
@@ -44,6 +52,7 @@ class LoopState:
 
     def __init__(self, classes: int) -> None:
         self.step = 0
+        self.seconds = 0.0
         self.best = -math.inf
         self.best_step = -1
         self.tally = torch.zeros(3, classes, dtype=torch.long)  # positives, objects, objects with none: this epoch
@@ -70,9 +79,11 @@ class Trainer:
     def __init__(self, recipe: Recipe, settings: Any, run: RunFolder, *, quiet: bool = False) -> None:
         self.recipe, self.settings, self.run = recipe, settings, run
         self.t = settings.train
+        check_trackers(self.t.trackers)
         if self.t.threads:
             torch.set_num_threads(self.t.threads)
         self.accelerator = Accelerator(
+            cpu=joined().device.type == "cpu",
             mixed_precision=self.t.precision,
             gradient_accumulation_steps=self.t.accumulate,
             log_with=list(self.t.trackers) or None,
@@ -83,7 +94,10 @@ class Trainer:
         self.quiet = quiet or not self.main
         parts = self.accelerator.num_processes * self.t.accumulate
         if self.t.batch % parts:
-            raise UserError(f"`train.batch` = {self.t.batch}: must be a multiple of processes x train.accumulate = {parts}")
+            raise UserError(
+                f"`train.batch` = {self.t.batch}: must be a multiple of processes x train.accumulate = {parts}"
+            )
+        self._describe()
         self.splits: Splits = recipe.frames(settings)
         set_seed(self.t.seed)
         # channels-last: a training step of the built-in encoder takes 0.65 of the time on a CPU (benchmarks/step.py)
@@ -122,28 +136,34 @@ class Trainer:
             UserError: the disk is full, or the data is not usable.
         """
         self._open()
-        began = time.monotonic()
+        self.began = time.monotonic() - self.state.seconds
         loader = self._loader()
         bar = Progress(self.t.steps, done=self.state.step, label=self.run.root.name, quiet=self.quiet)
         with stop_requests() as stop, bar as self.bar:
             batches = iter(loader)
             while self.state.step < self.t.steps:
                 self._step(batches)
-                self._after_step(stop())
+                self._after_step(anyone(self.accelerator, stop()))
             if self.state.step == self.t.steps and self.judgement is None:
                 self._judge()
-        return self._close(time.monotonic() - began)
+        return self._close(time.monotonic() - self.began)
 
-    def _open(self) -> None:
-        """Continue from the last state where there is one; write what is known from the start where there is none."""
+    def _describe(self) -> None:
+        """Write what is known from the start, at the start: from here on a run that is killed can be continued."""
         if self.main and not self.run.config.exists():
             write_yaml(self.run.config, nested(self.settings))
+        if self.main and not self.run.environment.exists():
             write_json(self.run.environment, {"seed": self.t.seed, **environment()})
+
+    def _open(self) -> None:
+        """Continue from the last state where there is one."""
         if self.t.trackers:
             self.accelerator.init_trackers("boresight", {k: str(v) for k, v in flatten(self.settings).items()})
         states = self.run.states()
         if states:
             self.accelerator.load_state(str(states[-1]))
+            if not self.main:
+                self.state.tally.zero_()  # the state holds the sum over all processes
         self.rows = [row for row in read_parquet(self.run.metrics) if row["step"] <= self.state.step]
         epoch = self._epoch(self.state.step)
         self.target_rows = [row for row in read_parquet(self.run.targets) if row["epoch"] < epoch]
@@ -161,7 +181,11 @@ class Trainer:
         # the loader's own generator: making an iterator must not move the global one, or resuming would
         order = torch.Generator().manual_seed(self.t.seed)
         return DataLoader(
-            views, batch_sampler=positions, collate_fn=list, num_workers=self.t.workers, generator=order  # type: ignore[arg-type]
+            views,
+            batch_sampler=positions,
+            collate_fn=list,
+            num_workers=self.t.workers,
+            generator=order,
         )
 
     def _epoch(self, step: int) -> int:
@@ -183,17 +207,20 @@ class Trainer:
                 terms, targets = self._forward(scenes)
                 forward = time.perf_counter()
                 self.accelerator.backward(torch.stack(list(terms.values())).sum())
-                norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.t.clip or math.inf)
+                if self.accelerator.sync_gradients:  # the whole gradient is clipped, not the part of one pass
+                    norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.t.clip or math.inf)
                 self.optimiser.step()
                 self.optimiser.zero_grad()
-                for name, seconds in zip(clock, (loaded - start, forward - loaded, time.perf_counter() - forward), strict=True):
+                for name, seconds in zip(
+                    clock, (loaded - start, forward - loaded, time.perf_counter() - forward), strict=True
+                ):
                     clock[name] += seconds
             parts.append({f"loss_{k}": v.detach() for k, v in terms.items()} | _target_numbers(targets))
             self._count(targets)
         self.rate.step()
         if self.ema is not None:
             self.ema.update_parameters(self.detector)
-        row |= {name: torch.stack([p[name] for p in parts]).mean() for name in parts[0]}
+        row |= {name: _joined(name, torch.stack([p[name] for p in parts])) for name in parts[0]}
         row |= {"gradient_norm": norm} | {f"time_{k}": v for k, v in clock.items()}
         self.pending.append(row)
         self.state.step += 1
@@ -231,12 +258,13 @@ class Trainer:
             self._save()
         self.bar.step(self.t.batch, self._note() if step % FLUSH_EVERY == 0 or saving else "")
         if stopping and not last:
-            raise Stopped(f"stopped after step {step}; continue with: boresight train {self.recipe.name} --resume {self.run.root}")
+            raise Stopped(
+                f"stopped after step {step}; continue with: boresight train {self.recipe.name} --resume {self.run.root}"
+            )
 
     def _flush(self) -> None:
         """Read the pending numbers from the device; a number that is not finite ends the run."""
-        rows = [{k: float(v) if isinstance(v, Tensor) else v for k, v in row.items()} for row in self.pending]
-        self.pending.clear()
+        rows = self._read()
         for row in rows:
             terms = {k: v for k, v in row.items() if k.startswith("loss_")}
             row["loss"] = sum(terms.values())
@@ -249,6 +277,17 @@ class Trainer:
                 )
             self.accelerator.log(row, step=row["step"]) if self.t.trackers else None
         self.rows += rows
+
+    def _read(self) -> list[dict[str, Any]]:
+        """The pending rows with plain numbers, of the whole batch of all processes."""
+        rows = list(self.pending)
+        self.pending.clear()
+        if not rows:
+            return rows
+        names = [k for k, v in rows[0].items() if isinstance(v, Tensor)]
+        table = self.accelerator.reduce(torch.stack([torch.stack([row[k] for k in names]) for row in rows]), "sum")
+        world = torch.tensor([1 if k in COUNTS else self.accelerator.num_processes for k in names], device=table.device)
+        return [row | dict(zip(names, v, strict=True)) for row, v in zip(rows, (table / world).tolist(), strict=True)]
 
     def _close_epoch(self, epoch: int) -> None:
         tally = self.accelerator.reduce(self.state.tally.to(self.accelerator.device), "sum")
@@ -273,6 +312,7 @@ class Trainer:
         """Detect on the validation frames, choose the threshold, keep the weights."""
         detector = self.judged()
         detector.progress = self.state.step / self.t.steps
+        share_buffers(self.accelerator, detector)
         frames = self.splits.val
         found = detect_together(detector, frames, self.accelerator)
         truth = [_without_image(frames[i]) for i in range(len(frames))]
@@ -280,6 +320,9 @@ class Trainer:
         if self.rows:
             self.rows[-1] |= {f"val_{k}": v for k, v in self.judgement.figures.items()}
             self.rows[-1]["val_threshold"] = self.judgement.threshold
+        better = self.judgement.score > self.state.best
+        if better:
+            self.state.best, self.state.best_step = self.judgement.score, self.state.step
         if not self.main:
             return
         checkpoint = Checkpoint(
@@ -292,12 +335,14 @@ class Trainer:
             figures=self.judgement.figures,
         )
         save_checkpoint(self.run.checkpoints / "last.safetensors", checkpoint)
-        if self.judgement.score > self.state.best:
-            self.state.best, self.state.best_step = self.judgement.score, self.state.step
+        if better:
             save_checkpoint(self.run.checkpoints / "best.safetensors", checkpoint)
 
     def _save(self) -> None:
         """Tables first, then the state: a state never stands without the rows that lead to it."""
+        self.state.seconds = time.monotonic() - self.began
+        tally = self.accelerator.reduce(self.state.tally.to(self.accelerator.device), "sum")
+        self.state.tally = tally if self.main else torch.zeros_like(tally)
         if self.main:
             write_parquet(self.run.metrics, self.rows)
             write_parquet(self.run.targets, self.target_rows)
@@ -352,6 +397,23 @@ def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[s
     ]
 
 
+def _joined(name: str, parts: Tensor) -> Tensor:
+    """A column's value for a step from those of its forward passes."""
+    return parts.sum() if name in COUNTS else parts.mean()
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """UserError for a tracker that is not known or not installed: nothing would be tracked."""
+    known, here = [str(t) for t in LoggerType.list()], sorted(str(t) for t in get_available_trackers())
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"`train.trackers` = {name}: not known{did_you_mean(name, known) or '; known: ' + ', '.join(known)}"
+            )
+        if name not in (*here, "all"):
+            raise UserError(f"`train.trackers` = {name}: not installed; install it, or leave it out")
+
+
 def _with_normaliser(targets: DenseTargets, normaliser: Tensor) -> DenseTargets:
     coarser = tuple(_with_normaliser(t, normaliser) for t in targets.coarser)
     return replace(targets, normaliser=normaliser, coarser=coarser)
@@ -372,25 +434,16 @@ def _without_image(scene: Scene) -> Scene:
     return replace(scene, image=scene.image.new_zeros(()).expand(scene.image.shape))
 
 
-def detect_together(detector: Detector, frames: Frames, accelerator: Accelerator) -> list[Detections]:
-    """Detect on all frames; the processes share them and all get all results."""
-    rank, world = accelerator.process_index, accelerator.num_processes
-    mine = detect(detector, frames, range(rank, len(frames), world))
-    if world == 1:
-        return mine
-    by_rank: dict[int, list[Detections]] = dict(gather_object([(rank, mine)]))
-    return [by_rank[i % world][i // world] for i in range(len(frames))]
-
-
 @contextmanager
 def stop_requests() -> Iterator[Any]:
-    """Turn the first Ctrl-C or SIGTERM into a polite request; the second Ctrl-C stops at once."""
-    asked: list[int] = []
+    """Turn the first Ctrl-C or SIGTERM into a polite request; a second Ctrl-C stops at once."""
+    asked: list[float] = []
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if asked:
+        now = time.monotonic()
+        if asked and number == signal.SIGINT and now - asked[0] > ONE_REQUEST:
             raise KeyboardInterrupt
-        asked.append(number)
+        asked.append(now)
 
     try:
         old = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -404,5 +457,10 @@ def stop_requests() -> Iterator[Any]:
 
 
 def train(recipe: Recipe, settings: Any, root: Path, *, quiet: bool = False) -> dict[str, Any]:
-    """Train (or continue) the run at ``root`` and return its summary."""
-    return Trainer(recipe, settings, RunFolder(root), quiet=quiet).fit()
+    """Train (or continue) the run at ``root`` and return its summary; a run that is finished is left as it is."""
+    run = RunFolder(root)
+    if run.done.is_file() and (run.checkpoints / "last.safetensors").is_file():
+        done = json.loads(run.done.read_text(encoding="utf-8"))
+        if done["steps"] == settings.train.steps:
+            return {k: v for k, v in done.items() if k != "schema_version"} | {"run": str(root)}
+    return Trainer(recipe, settings, run, quiet=quiet).fit()

@@ -1,0 +1,1 @@
+"""What a detector should emit, cell by cell."""

@@ -2,10 +2,10 @@
 
 A label centred on an integer cell, or filling an even window that has no centre cell, is biased by up to half a cell.
 Here the Gaussian is centred on ``u = x / s - 0.5`` itself and takes every cell within 2.146 sigma, so an even window
-needs no special case. Labels of several targets merge by maximum, and the target that wins a cell is recorded.
+needs no special case. Labels of several targets merge by maximum; a cell learns the place of the target nearest to it.
 
-One scatter does the work for the whole batch: value and owner travel as one 64-bit key, so that the result does not
-depend on the order of points and no float is ever compared for equality.
+Two scatters do the work for the whole batch, and the result does not depend on the order of points: of equally near
+targets the one further down, then further right, is taken.
 """
 
 from __future__ import annotations
@@ -67,6 +67,8 @@ class _Batch:
 
 
 def _concatenate(points: Sequence[Points], device: torch.device) -> _Batch:
+    if not points:
+        points = [Points.of([])]  # so that an empty batch has tensors of the right shapes
     counts = torch.tensor([len(p) for p in points])
     return _Batch(
         torch.cat([p.xy for p in points]).to(device),
@@ -76,22 +78,27 @@ def _concatenate(points: Sequence[Points], device: torch.device) -> _Batch:
     )
 
 
+def _by_place(uv: Tensor) -> Tensor:
+    """Indices that sort places ``[N, 2]`` by row, then by column."""
+    by_column = uv[:, 0].argsort(stable=True)
+    return by_column[uv[by_column, 1].argsort(stable=True)]
+
+
 def _square(reach: int, device: torch.device) -> Tensor:
     """Whole steps ``[S, 2]`` of the square of cells within ``reach`` of a cell."""
     side = torch.arange(-reach, reach + 1, device=device)
     return torch.cartesian_prod(side, side)
 
 
-def _scatter_max(value: Tensor, owner: Tensor, index: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Per cell the largest value and who brought it; ties go to the higher owner. Cells nobody names: (0, -1).
+def _scatter_argmax(value: Tensor, owner: Tensor, index: Tensor, size: int) -> Tensor:
+    """``[size]`` long: who brings the largest value to each cell, the higher owner of equal ones; -1 where nobody does.
 
-    Non-negative float32 numbers order like their bits, so ``bits << 32 | owner`` orders by value and then by owner.
+    Value and owner travel as one 64-bit key, so that no float is compared for equality: non-negative float32 numbers
+    order like their bits, so ``bits << 32 | owner`` orders by value and then by owner.
     """
     key = (value.float().contiguous().view(torch.int32).long() << 32) | owner
     best = torch.full((size,), -1, dtype=torch.long, device=value.device).scatter_reduce_(0, index, key, "amax")
-    empty = best < 0
-    top = (best >> 32).int().view(torch.float32)
-    return torch.where(empty, 0.0, top), torch.where(empty, -1, best & 0xFFFFFFFF)
+    return torch.where(best < 0, -1, best & 0xFFFFFFFF)
 
 
 def point_targets(
@@ -122,12 +129,18 @@ def point_targets(
         DenseTargets. ``positive`` has exactly one cell a target, less those that share a cell.
 
     Raises:
-        ValueError: a label outside ``0..classes - 1``.
+        ValueError: a label outside ``0..classes - 1``, a point off the map (or not a number).
     """
     device = torch.device(device)
     batch = _concatenate(points, device)
     if len(batch.label) and not bool(((batch.label >= 0) & (batch.label < classes)).all()):
         raise ValueError(f"labels must lie in 0..{classes - 1}, got {batch.label.min()}..{batch.label.max()}")
+    end = torch.tensor([columns * stride, rows * stride], device=device)
+    off = ~((batch.xy >= 0) & (batch.xy <= end)).all(-1)
+    if bool(off.any()):
+        raise ValueError(
+            f"a point lies off the map of {columns * stride:g} x {rows * stride:g} px: {batch.xy[off][0].tolist()}"
+        )
     shape = (len(points), classes, rows, columns)
     uv = pixel_to_cell(batch.xy.float(), stride)
     centre = nearest_cell(uv, rows, columns)
@@ -141,17 +154,15 @@ def point_targets(
         index = (plane[chosen, None] * rows + cell[..., 1]) * columns + cell[..., 0]
         return cell - uv[chosen, None], step, index, inside
 
-    def label_map(chosen: Tensor) -> tuple[Tensor, Tensor]:
+    def label_map(chosen: Tensor) -> Tensor:
         offset, step, index, inside = spread(chosen, reach)
-        value = kernel(offset, step)
-        held = inside & (value > 0)
-        owner = chosen[:, None].expand_as(index)
-        return _scatter_max(value[held], owner[held], index[held], math.prod(shape))
+        empty = torch.zeros(math.prod(shape), device=device)
+        return empty.scatter_reduce_(0, index[inside], kernel(offset, step)[inside], "amax")
 
     counted, dim = torch.nonzero(~batch.ignore)[:, 0], torch.nonzero(batch.ignore)[:, 0]
-    score, owner = label_map(counted)
+    score = label_map(counted)
     matched, positive = _own_cells(spread, counted, uv, offset_reach, math.prod(shape))
-    ignore = (label_map(dim)[0] > 0) & (score == 0) if len(dim) else torch.zeros_like(positive)
+    ignore = (label_map(dim) > score) & ~positive  # where the don't-care is the nearer one, nothing is known
     return DenseTargets(
         positive=positive.view(shape),
         matched=matched.view(shape),
@@ -172,8 +183,10 @@ def _own_cells(spread: Callable, counted: Tensor, uv: Tensor, offset_reach: int,
     offset, step, index, inside = spread(counted, offset_reach)
     own = (step == 0).all(-1)
     closeness = torch.where(own, 3.0, 0.0) + 1 / (1 + offset.square().sum(-1))
-    owner = counted[:, None].expand_as(index)
-    _, matched = _scatter_max(closeness[inside], owner[inside], index[inside], size)
+    order = _by_place(uv[counted])
+    rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=uv.device))
+    winner = _scatter_argmax(closeness[inside], rank[:, None].expand_as(index)[inside], index[inside], size)
+    matched = torch.cat((counted[order], order.new_full((1,), -1)))[winner]  # nobody, -1, picks the last
     positive = torch.zeros(size, dtype=torch.bool, device=uv.device)
     positive[index[own]] = True
     return matched, positive

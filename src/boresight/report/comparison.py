@@ -1,0 +1,244 @@
+"""The report of a study: which variants differ from the reference, by how much, and how sure that is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from boresight.core.errors import UserError
+from boresight.report.figures import Effect, Line, curve_panel, forest_panel
+from boresight.report.html import page
+from boresight.run.record import read_parquet, write_text
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A column of the tables: its key in ``comparison.json``, its heading, its digits, and what is better."""
+
+    key: str
+    name: str
+    digits: int
+    higher_is_better: bool
+
+
+FIGURES = (
+    Figure("f1", "F1", 3, True),
+    Figure("f1_at_half", "F1 at 0.5", 3, True),
+    Figure("pd_at_0.1_false_alarms_per_frame", "Pd at 0.1 FA/frame", 3, True),
+    Figure("rmse", "RMSE, px", 3, False),
+    Figure("steps_to_0.8_of_final_f1", "Steps to 0.8 of final F1", 0, False),
+    Figure("steps_to_0.9_of_final_f1", "Steps to 0.9 of final F1", 0, False),
+)
+IMAGES = "f1_by_seed_and_image"
+_WORDS = {1: "clearly better", -1: "clearly worse", 0: "no clear difference"}
+RULE = (
+    "A difference is called clear when its 95 % interval over paired seeds (Student's t) leaves out zero; for F1 the "
+    "bootstrap interval over seeds and images must leave it out as well."
+)
+
+
+def verdict(differences: Mapping[str, Any] | None, figure: Figure) -> int:
+    """1 clearly better than the reference, -1 clearly worse, 0 neither (also where nothing is known)."""
+    found = (differences or {}).get(figure.key)
+    if not found or not found["clear"]:
+        return 0
+    images = (differences or {}).get(IMAGES)
+    if figure.key == "f1" and images and not (images["clear"] and images["estimate"] * found["estimate"] > 0):
+        return 0
+    return 1 if (found["estimate"] > 0) == figure.higher_is_better else -1
+
+
+def spread_text(spread: Mapping[str, Any] | None, digits: int) -> str:
+    """``mean ± sd``, the mean alone for one seed, a dash where a seed has no value."""
+    if not spread or spread.get("mean") is None:
+        return "—"
+    mean = f"{spread['mean']:.{digits}f}"
+    return mean if spread.get("sd") is None else f"{mean} ± {spread['sd']:.{digits}f}"
+
+
+def difference_text(difference: Mapping[str, Any] | None, digits: int) -> str:
+    """``+0.012 [-0.003, +0.027]``; without an interval for one seed, a dash where nothing is known."""
+    if not difference or difference.get("estimate") is None:
+        return "—"
+    estimate = f"{difference['estimate']:+.{digits}f}"
+    if difference.get("low") is None or difference.get("high") is None:
+        return f"{estimate} (one seed)"
+    return f"{estimate} [{difference['low']:+.{digits}f}, {difference['high']:+.{digits}f}]"
+
+
+def _in_lines(text: str) -> str:
+    """A difference over lines: estimate, interval, word."""
+    return text.replace(" [", "\n[").replace("] ", "]\n")
+
+
+def sentences(dataset: str, variants: Mapping[str, Any], reference: str) -> list[str]:
+    """One or two plain sentences on a data set: F1 first, then how fast it is reached."""
+    others = {v: c.get("difference") for v, c in variants.items() if v != reference}
+    if not others:
+        return [f"{dataset}: only the reference {reference} was trained."]
+    said = [_sentence(f"{dataset}, F1 against {reference}", others, FIGURES[0])]
+    fast = FIGURES[-1]
+    if any(verdict(d, fast) for d in others.values()):
+        said.append(_sentence("Steps to 0.9 of the final F1", others, fast))
+    return said
+
+
+def _sentence(start: str, others: Mapping[str, Any], figure: Figure) -> str:
+    groups: dict[int, list[str]] = {1: [], -1: [], 0: []}
+    for name, differences in others.items():
+        sign = verdict(differences, figure)
+        shown = difference_text((differences or {}).get(figure.key), figure.digits)
+        groups[sign].append(f"{name} ({shown})" if sign else name)
+    parts = [f"{', '.join(names)} {_WORDS[sign]}" for sign, names in groups.items() if sign and names]
+    if groups[0]:
+        parts.append(f"no clear difference for {', '.join(groups[0])}")
+    return f"{start}: {'; '.join(parts)}."
+
+
+def table_rows(variants: Mapping[str, Any], reference: str) -> list[list[str]]:
+    """A row a variant: mean ± sd of every figure."""
+    return [
+        [
+            f"{v} (reference)" if v == reference else v,
+            *(spread_text(c["figures"].get(f.key), f.digits) for f in FIGURES),
+        ]
+        for v, c in variants.items()
+    ]
+
+
+def difference_rows(variants: Mapping[str, Any], reference: str) -> list[list[str]]:
+    """A row a variant but the reference: every paired difference, with a word where it is clear."""
+    rows = []
+    for name, content in variants.items():
+        if name == reference:
+            continue
+        differences = content.get("difference") or {}
+        cells = [difference_text(differences.get(IMAGES), 3)]
+        for f in FIGURES:
+            sign = verdict(differences, f)
+            word = f" {_WORDS[sign]}" if sign else ""
+            cells.append(difference_text(differences.get(f.key), f.digits) + word)
+        rows.append([name, *cells[1:2], cells[0], *cells[2:]])
+    return rows
+
+
+HEADINGS = ["Variant", *(f.name for f in FIGURES)]
+DIFFERENCE_HEADINGS = ["Variant", "F1", "F1, over seeds and images", *(f.name for f in FIGURES[1:])]
+
+
+def forests(variants: Mapping[str, Any], reference: str) -> list[tuple[str, Markup]]:
+    """A forest plot of the differences for each figure of which any is known."""
+    plots = []
+    for f in (FIGURES[0], FIGURES[2], FIGURES[3], FIGURES[5]):
+        effects = [_effect(v, c.get("difference") or {}, f) for v, c in variants.items() if v != reference]
+        if any(e.estimate is not None for e in effects):
+            side = "right" if f.higher_is_better else "left"
+            drawn = forest_panel(
+                effects, title=f"{f.name}, difference to {reference}", x_label=f"less {reference} ({side}: better)"
+            )
+            plots.append((f.name, drawn))
+    return plots
+
+
+def _effect(name: str, differences: Mapping[str, Any], figure: Figure) -> Effect:
+    own, images = differences.get(figure.key) or {}, differences.get(IMAGES) or {}
+    second = (images["low"], images["high"]) if figure.key == "f1" and images.get("low") is not None else None
+    return Effect(name, own.get("estimate"), own.get("low"), own.get("high"), verdict(differences, figure), second)
+
+
+def validation_curves(root: Path, variants: Sequence[str], reference: str, seeds: Sequence[int]) -> Markup | None:
+    """Validation F1 by step: the mean over seeds of each variant, single seeds thin; None where no run has any."""
+    lines, thin = [], []
+    colours = iter(range(100))
+    for name in variants:
+        c = -1 if name == reference else next(colours)
+        runs = [_judged(root / name / f"seed-{s}") for s in seeds]
+        known = [r for r in runs if r]
+        steps = sorted(set.intersection(*(set(r) for r in known))) if known else []
+        if steps:
+            lines.append(Line(name, steps, [float(np.mean([r[s] for r in known])) for s in steps], c))
+            thin += [Line(name, list(r), list(r.values()), c) for r in known] if len(known) > 1 else []
+    return curve_panel(lines, title="Validation F1", thin=thin, top=1.0, width=7.2, height=3.2) if lines else None
+
+
+def _judged(run: Path) -> dict[int, float]:
+    return {r["step"]: r["val_f1"] for r in read_parquet(run / "metrics.parquet") if r.get("val_f1") is not None}
+
+
+def read_comparison(folder: Path) -> dict[str, Any]:
+    """``comparison.json`` of a study; UserError when it is missing or damaged."""
+    path = folder / "comparison.json"
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no comparison here; `boresight compare STUDY.yaml` makes one") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); run `boresight compare` again to write it anew") from error
+    for key in ("study", "reference", "seeds", "datasets"):
+        if key not in content:
+            raise UserError(f"{path}: `{key}` is missing; run `boresight compare` again to write it anew")
+    return content
+
+
+def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
+    return "\n".join("| " + " | ".join(str(c).replace("|", "\\|") for c in line) + " |" for line in lines)
+
+
+def markdown(comparison: Mapping[str, Any]) -> str:
+    """The tables and sentences as Markdown."""
+    reference, parts = comparison["reference"], [f"# {comparison['study']}"]
+    if comparison.get("about"):
+        parts.append(comparison["about"])
+    if comparison.get("command"):
+        parts.append(f"```\n{comparison['command']}\n```")
+    parts.append(f"Reference: {reference}. Seeds: {len(comparison['seeds'])}. {RULE}")
+    for dataset, variants in comparison["datasets"].items():
+        parts += [f"## {dataset}", " ".join(sentences(dataset, variants, reference))]
+        parts += ["Mean ± standard deviation over seeds:", _markdown_table(HEADINGS, table_rows(variants, reference))]
+        if rows := difference_rows(variants, reference):
+            parts += [f"Difference to {reference} with 95 % intervals:", _markdown_table(DIFFERENCE_HEADINGS, rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def write_comparison(folder: Path) -> Path:
+    """Write ``comparison.md`` and ``report.html`` of the study in ``folder`` and return the path of the page.
+
+    Raises:
+        UserError: ``comparison.json`` is missing or damaged, or nothing can be written.
+    """
+    comparison = read_comparison(folder)
+    reference, seeds = comparison["reference"], comparison["seeds"]
+    datasets = [
+        {
+            "name": name,
+            "sentences": sentences(name, variants, reference),
+            "rows": table_rows(variants, reference),
+            "differences": [[r[0], *map(_in_lines, r[1:])] for r in difference_rows(variants, reference)],
+            "forests": forests(variants, reference),
+            "curves": validation_curves(folder / name, list(variants), reference, seeds),
+        }
+        for name, variants in comparison["datasets"].items()
+    ]
+    write_text(folder / "comparison.md", markdown(comparison))
+    out = folder / "report.html"
+    write_text(
+        out,
+        page(
+            "comparison.html",
+            title=comparison["study"],
+            comparison={"about": "", "command": "", **comparison},
+            datasets=datasets,
+            headings=HEADINGS,
+            difference_headings=DIFFERENCE_HEADINGS,
+            rule=RULE,
+            comparisons=sum(max(0, len(v) - 1) for v in comparison["datasets"].values()),
+        ),
+    )
+    return out

@@ -1,0 +1,81 @@
+"""The smallest run that is a run: made frames of 64x80 pixels, an encoder of four channels, six steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from boresight.run.config import PointSettings
+from boresight.run.record import RunFolder
+
+TINY = {
+    "data.preset": "easy",
+    "data.height": 64,
+    "data.width": 80,
+    "data.frames": 8,
+    "data.val_frames": 4,
+    "data.test_frames": 4,
+    "augment.crop": 32,
+    "encoder.widths": (4, 4, 4, 4),
+    "encoder.channels": 4,
+    "train.steps": 6,
+    "train.batch": 2,
+    "train.warmup": 2,
+    "train.validate_every": 3,
+    "train.checkpoint_every": 2,
+    "train.threads": 1,
+}
+
+
+def changed(settings: PointSettings, keys: dict[str, Any]) -> PointSettings:
+    """The settings with some keys (``group.name``) replaced."""
+    for key, value in keys.items():
+        group, name = key.split(".")
+        settings = replace(settings, **{group: replace(getattr(settings, group), **{name: value})})
+    return settings
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., PointSettings]:
+    """``tiny({"train.steps": 3})``: the tiny settings with these keys."""
+    return lambda keys=None: changed(PointSettings(), TINY | (keys or {}))
+
+
+@pytest.fixture(scope="session")
+def arguments() -> Callable[..., list[str]]:
+    """The same for the command line."""
+
+    def words(keys: dict[str, Any] | None = None) -> list[str]:
+        pairs = (TINY | (keys or {})).items()
+        return [f"--{k}={list(v) if isinstance(v, tuple) else v}" for k, v in pairs]
+
+    return words
+
+
+@pytest.fixture(scope="session")
+def trained(tiny, tmp_path_factory) -> RunFolder:
+    """A finished tiny run. Look at it, do not touch it."""
+    from boresight.run.recipes import POINT
+    from boresight.run.train import train
+
+    run = RunFolder(tmp_path_factory.mktemp("runs") / "trained")
+    train(POINT, tiny(), run.root, quiet=True)
+    return run
+
+
+@pytest.fixture
+def copied(trained, tmp_path) -> RunFolder:
+    """A copy of the finished run, to be spoilt."""
+    import shutil
+
+    return RunFolder(Path(shutil.copytree(trained.root, tmp_path / "copied")))
+
+
+@pytest.fixture
+def leftovers() -> Callable[[Path], list[Path]]:
+    """What should not lie in a folder when everything is done: pieces of files."""
+    return lambda folder: sorted(p for p in folder.rglob("*") if ".partial" in p.name)

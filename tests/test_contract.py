@@ -1,0 +1,317 @@
+"""The contract, over every detector: what the loop, the evaluators and the diagnosis rely on.
+
+A new detector joins by one more entry in ``CASES``; nothing below names one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from boresight.core.grid import unravel_cell
+from boresight.core.types import DenseOutput, DenseTargets, Detections, Points, Scene
+from boresight.detectors.detector import Detector
+from boresight.run.config import EncoderSettings, HeadSettings, PointSettings, TargetSettings
+from boresight.run.recipes import point_detector
+
+
+@dataclass(frozen=True)
+class Case:
+    """A detector and the scenes it can read.
+
+    ``scene(seed, size, count)`` makes a labelled scene with ``count`` well separated objects, some of them near the far
+    borders; ``unknown(scene)`` takes its truth away, ``outside(scene)`` moves an object out of the image.
+    """
+
+    build: Callable[[], Detector]
+    scene: Callable[[int, tuple[int, int], int], Scene]
+    unknown: Callable[[Scene], Scene]
+    outside: Callable[[Scene], Scene]
+
+
+def small_point(classes: int = 2, peak: str = "unit", **head) -> Detector:
+    settings = PointSettings(
+        encoder=EncoderSettings(widths=(4, 6, 8, 8), channels=8),
+        head=HeadSettings(**head),
+        target=TargetSettings(peak=peak),  # type: ignore[arg-type]
+    )
+    return point_detector(settings, classes)
+
+
+def point_scene(seed: int, size: tuple[int, int], count: int) -> Scene:
+    """Noise with bright points; one in three is a don't-care, one lies in the last pixel of the image."""
+    random = torch.Generator().manual_seed(seed)
+    height, width = size
+    spots = [(x + 0.0, y + 0.0) for y in range(6, height - 12, 24) for x in range(6, width - 12, 24)][
+        : max(0, count - 1)
+    ]
+    xy = torch.tensor(spots).reshape(-1, 2) + 4 * torch.rand(len(spots), 2, generator=random)
+    xy = torch.cat((xy, torch.tensor([[width - 0.4, height - 0.3]]))) if count else xy
+    image = torch.randn(1, height, width, generator=random)
+    for x, y in xy.long().tolist():
+        image[0, min(y, height - 1), min(x, width - 1)] += 15
+    labels, ignore = torch.arange(len(xy)) % 2, torch.arange(len(xy)) % 3 == 1
+    return Scene(image, f"frame {seed}", points=Points.of(xy, labels=labels, ignore=ignore))
+
+
+POINT = {
+    "scene": point_scene,
+    "unknown": lambda scene: replace(scene, points=None),
+    "outside": lambda scene: replace(scene, points=replace(scene.points, xy=scene.points.xy + scene.size[1])),
+}
+CASES = {
+    "point/single": Case(partial(small_point, mode="single"), **POINT),
+    "point/single/stride 2": Case(partial(small_point, mode="single", level="p1", peak="physical"), **POINT),
+    "point/fused": Case(partial(small_point, mode="fused"), **POINT),
+    "point/coarse to fine": Case(partial(small_point, mode="coarse_to_fine", proposals=2), **POINT),
+    "point/switches": Case(partial(small_point, attention="both", deformable=True), **POINT),
+}
+every_detector = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+
+
+def built(case: Case) -> Detector:
+    torch.manual_seed(0)
+    return case.build()
+
+
+def levels(output: DenseOutput) -> list[DenseOutput]:
+    return [output, *output.coarser]
+
+
+def scenes_of(case: Case, kind: str) -> list[Scene]:
+    counts = {"some": (3, 2), "one empty": (0, 3), "all empty": (0, 0), "alone": (4,)}[kind]
+    return [case.scene(i, (48, 64), n) for i, n in enumerate(counts)]
+
+
+every_kind = pytest.mark.parametrize("kind", ["some", "one empty", "all empty", "alone"])
+
+
+def judged(detector: Detector, scenes: Sequence[Scene]) -> tuple[DenseOutput, DenseTargets, dict[str, Tensor]]:
+    output = detector(scenes)
+    targets = detector.assign(output, scenes)
+    return output, targets, detector.loss(output, targets)
+
+
+# ---------------------------------------------------------------- forward
+
+
+@every_detector
+def test_the_output_is_of_one_type_and_shape_in_training_and_inference(case):
+    detector, scenes = built(case), scenes_of(case, "some")
+    training, inference = detector.train()(scenes), detector.eval()(scenes)
+    assert type(training) is type(inference) is DenseOutput
+    assert len(training.coarser) == len(inference.coarser)
+    assert training.sizes == inference.sizes == tuple(s.size for s in scenes)
+    for one, two in zip(levels(training), levels(inference), strict=True):
+        assert one.logits.shape == two.logits.shape
+        assert one.boxes.shape == two.boxes.shape == (*one.logits.shape, 4)
+        assert one.stride == two.stride
+        assert one.logits.dtype == one.boxes.dtype == torch.float32
+        assert one.logits.isfinite().all()
+        assert one.boxes.isfinite().all()
+
+
+@every_detector
+@pytest.mark.parametrize("size", [(48, 64), (45, 61), (7, 5), (1, 1)])
+def test_the_map_covers_an_image_of_any_size(case, size):
+    output = built(case).eval()([case.scene(0, size, 1)])
+    for level in levels(output):
+        assert level.logits.shape[-2] * level.stride >= size[0]
+        assert level.logits.shape[-1] * level.stride >= size[1]
+
+
+@every_detector
+def test_permuting_scenes_permutes_outputs_and_detections(case):
+    detector, scenes = built(case).eval(), [case.scene(i, (48, 64), i) for i in range(3)]
+    order = [2, 0, 1]
+    one, two = detector(scenes), detector([scenes[i] for i in order])
+    assert torch.allclose(one.logits[order], two.logits, atol=1e-5)
+    assert torch.allclose(one.boxes[order], two.boxes, atol=1e-4)
+    found, permuted = detector.decode(one), detector.decode(two)
+    for i, have in zip(order, permuted, strict=True):
+        assert torch.equal(found[i].cell, have.cell)
+
+
+@every_detector
+def test_a_batch_of_two_equals_twice_a_batch_of_one(case):
+    detector, scenes = built(case).eval(), scenes_of(case, "some")
+    together, alone = detector(scenes), [detector([s]) for s in scenes]
+    assert torch.allclose(together.logits, torch.cat([o.logits for o in alone]), atol=1e-5)
+    assert torch.allclose(together.boxes, torch.cat([o.boxes for o in alone]), atol=1e-4)
+
+
+@every_detector
+def test_weights_that_are_stored_and_loaded_answer_alike(case):
+    one, two = built(case).eval(), case.build().eval()
+    scenes = scenes_of(case, "some")
+    two.load_state_dict(one.state_dict())
+    assert torch.equal(one(scenes).logits, two(scenes).logits)
+
+
+# ---------------------------------------------------------------- assign and loss
+
+
+@every_detector
+@every_kind
+@pytest.mark.parametrize("mode", [True, False], ids=["training", "inference"])
+def test_loss_and_gradient_are_finite(case, kind, mode):
+    detector = built(case).train(mode)
+    for progress in (0.0, 0.5, 1.0):
+        detector.progress = progress
+        detector.zero_grad()
+        output, targets, terms = judged(detector, scenes_of(case, kind))
+        assert terms
+        assert all(isinstance(n, str) and t.shape == () and t.isfinite() for n, t in terms.items())
+        assert all(float(t.detach()) >= 0 for t in terms.values())
+        torch.stack(list(terms.values())).sum().backward()
+        gradients = {n: p.grad for n, p in detector.named_parameters()}
+        assert not [n for n, g in gradients.items() if g is None or not g.isfinite().all()]
+        assert any(g.any() for g in gradients.values())
+        assert float(targets.normaliser) == int(targets.counted.sum())
+        assert len(output.coarser) == len(targets.coarser)
+
+
+@every_detector
+@every_kind
+def test_targets_have_the_shape_of_the_output_and_agree_with_themselves(case, kind):
+    output, targets, _ = judged(built(case), scenes_of(case, kind))
+    assert targets.positive.shape == output.logits.shape
+    assert ((targets.score >= 0) & (targets.score <= 1)).all()
+    assert (targets.matched[targets.positive] >= 0).all()
+    assert int(targets.matched.max()) < len(targets.objects)
+    assert not (targets.positive & targets.ignore).any()
+    for level, wanted in zip(output.coarser, targets.coarser, strict=True):
+        assert wanted.positive.shape == level.logits.shape
+
+
+@every_detector
+@pytest.mark.parametrize("size", [(48, 64), (45, 61), (46, 62), (47, 63), (33, 49)])
+def test_every_object_is_trained_wherever_the_image_ends(case, size):
+    """The last object lies in the last pixel: its cell may be cut by the image's edge, but it is no padding."""
+    scenes = [case.scene(0, size, 1), case.scene(1, (64, 80), 3)]
+    _, targets, _ = judged(built(case), scenes)
+    trained = torch.where(targets.positive & ~targets.ignore, targets.matched, -1)
+    owners = set(trained[trained >= 0].tolist())
+    assert owners == set(targets.counted.nonzero().flatten().tolist())
+    assert targets.ignore[0].any()  # what lies beyond the smaller image is unknown
+
+
+@every_detector
+def test_a_scene_without_truth_is_named(case):
+    detector, scenes = built(case), scenes_of(case, "some")
+    scenes[1] = case.unknown(scenes[1])
+    output = detector(scenes)
+    assert len(detector.decode(output)) == 2  # to detect it takes none
+    with pytest.raises(ValueError, match="frame 1"):
+        detector.assign(output, scenes)
+
+
+@every_detector
+def test_a_scene_with_truth_outside_the_image_is_named(case):
+    """Even where the batch's padding has a cell for it."""
+    detector = built(case)
+    scenes = [case.scene(0, (48, 160), 1), case.outside(case.scene(1, (48, 64), 1))]
+    with pytest.raises(ValueError, match="frame 1"):
+        detector.assign(detector(scenes), scenes)
+
+
+@every_detector
+def test_nothing_given_is_written_to(case):
+    detector, scenes = built(case), scenes_of(case, "some")
+    before = [s.image.clone() for s in scenes]
+    output = detector(scenes)
+    logits, boxes = output.logits.detach().clone(), output.boxes.detach().clone()
+    targets = detector.assign(output, scenes)
+    score, positive = targets.score.clone(), targets.positive.clone()
+    detector.loss(output, targets)
+    detector.decode(output)
+    assert all(torch.equal(s.image, b) for s, b in zip(scenes, before, strict=True))
+    assert torch.equal(output.logits, logits)
+    assert torch.equal(output.boxes, boxes)
+    assert torch.equal(targets.score, score)
+    assert torch.equal(targets.positive, positive)
+
+
+# ---------------------------------------------------------------- decode
+
+
+def shapes(output: DenseOutput) -> list[tuple[int, int, int]]:
+    return [tuple(level.logits.shape[1:]) for level in levels(output)]  # type: ignore[misc]
+
+
+@every_detector
+def test_every_detection_names_the_cell_that_emitted_it(case):
+    detector, scenes = built(case).eval(), [case.scene(0, (45, 61), 2), case.scene(1, (48, 64), 3)]
+    with torch.no_grad():
+        output = detector(scenes)
+    found = detector.decode(output)
+    assert len(found) == len(scenes)
+    for i, have in enumerate(found):
+        assert type(have) is Detections
+        assert len(have)
+        assert (have.scores[:-1] >= have.scores[1:]).all()
+        assert ((have.scores >= 0) & (have.scores <= 1)).all()
+        level, label, row, column = unravel_cell(have.cell, shapes(output))
+        assert torch.equal(label, have.labels)
+        for k in range(len(have)):
+            emitter = levels(output)[int(level[k])]
+            at = (i, int(label[k]), int(row[k]), int(column[k]))
+            assert float(emitter.logits[at].sigmoid()) == pytest.approx(float(have.scores[k]), abs=1e-6)
+            assert torch.equal(emitter.boxes[at], have.boxes[k])
+            assert row[k] * emitter.stride < scenes[i].size[0]  # the cell is of the image, not of the padding
+            assert column[k] * emitter.stride < scenes[i].size[1]
+
+
+def perfect(output: DenseOutput, targets: DenseTargets) -> DenseOutput:
+    """What the detector would emit had it learned exactly what it was asked."""
+    nowhere = targets.objects.new_zeros((1, 4))
+    taught = (targets.matched >= 0)[..., None]
+    boxes = torch.where(taught, torch.cat((targets.objects, nowhere))[targets.matched], output.boxes)
+    return replace(output, logits=targets.score.logit(eps=1e-6), boxes=boxes)
+
+
+@every_detector
+@pytest.mark.parametrize("size", [(48, 64), (45, 61)])
+@pytest.mark.parametrize("mode", [True, False], ids=["training", "inference"])
+def test_encoded_truth_decodes_back_to_itself(case, size, mode):
+    detector = built(case).train(mode)
+    scenes = [case.scene(0, size, 4), case.scene(1, (48, 64), 0), case.scene(2, (48, 64), 3)]
+    with torch.no_grad():
+        output = detector(scenes)
+    targets = detector.assign(output, scenes)
+    found = detector.decode(perfect(output, targets))
+    first = 0
+    for scene, have in zip(scenes, found, strict=True):
+        have = have.select(have.scores > 0.5)
+        rows = torch.arange(first, first + (0 if scene.points is None else len(scene.points)))
+        first += len(rows)
+        rows = rows[targets.counted[rows]]
+        assert len(have) == len(rows)
+        distance = (
+            torch.cdist(have.boxes, targets.objects[rows]) + (have.labels[:, None] != targets.labels[rows]) * 99.0
+        )
+        if len(rows):
+            assert float(distance.min(0).values.max()) < 1e-3
+            assert float(distance.min(1).values.max()) < 1e-3
+
+
+@every_detector
+def test_padding_neither_gives_a_detection_nor_hides_one(case):
+    """Scores beyond the smaller image are arbitrary: nothing was learned there."""
+    detector, scenes = built(case).eval(), [case.scene(0, (45, 61), 1), case.scene(1, (96, 96), 1)]
+    with torch.no_grad():
+        output = detector(scenes)
+    truth = perfect(output, detector.assign(output, scenes))
+    loud = truth.logits.clone()
+    rows, columns = (torch.arange(n) * output.stride for n in loud.shape[-2:])
+    loud[0][:, (rows >= 45)[:, None] | (columns >= 61)] = 30.0
+    have = detector.decode(replace(truth, logits=loud))
+    want = detector.decode(truth)
+    assert torch.equal(have[0].cell, want[0].cell)
+    assert int((have[0].scores > 0.5).sum()) == 1
+    assert torch.equal(have[1].cell, want[1].cell)
