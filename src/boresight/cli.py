@@ -63,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--resume", metavar="RUN", help="continue that run")
 
     evaluate = verb("evaluate", _evaluate, "judge a run on a split, at the threshold frozen on its validation frames")
+    evaluate.epilog = "--data.KEY VALUE judges other frames, say --data.root DIR --data.test SPLIT"
     evaluate.add_argument("run_folder", metavar="RUN")
     evaluate.add_argument("--split", default="test", choices=["train", "val", "test"])
     evaluate.add_argument("--limit", type=int, help="judge the first N frames only")
@@ -149,12 +150,15 @@ def _train(args: argparse.Namespace, rest: list[str]) -> Result:
 
 
 def _evaluate(args: argparse.Namespace, rest: list[str]) -> Result:
+    from boresight.run.config import PointSettings
+    from boresight.run.parse import overrides
     from boresight.run.record import RunFolder
 
     run = RunFolder.existing(args.run_folder)
+    data = overrides(PointSettings, "data", rest)
     from boresight.run.evaluate import evaluate_run, last_line
 
-    figures = evaluate_run(run, split=args.split, limit=args.limit, which=args.checkpoint, quiet=args.quiet)
+    figures = evaluate_run(run, split=args.split, limit=args.limit, which=args.checkpoint, data=data, quiet=args.quiet)
     if not args.json:
         print(_summary(figures))
     return last_line(figures)
@@ -265,7 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         parser = build_parser()
         args, rest = parser.parse_known_args(arguments)
-        if rest and args.verb != "train":
+        if rest and args.verb not in ("train", "evaluate"):
             options = re.findall(r"--[\w-]+", args.parser.format_usage())
             near = did_you_mean(rest[0], options) or f"; see `{args.parser.prog} --help`"
             raise UserError(f"unknown argument `{rest[0]}`{near}")

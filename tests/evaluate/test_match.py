@@ -21,7 +21,9 @@ from boresight.evaluate.bootstrap import (
     ratio_interval,
     wilson,
 )
-from boresight.evaluate.match import PointSet, count_steps, match_points
+from boresight.evaluate.gather import PointSet
+from boresight.evaluate.match import match_points
+from boresight.evaluate.steps import count_steps
 
 # Whole coordinates make equal distances and tolerance edges common, which is where matchers go wrong.
 coordinate = st.integers(0, 12).map(float)

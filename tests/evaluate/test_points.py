@@ -14,15 +14,10 @@ from hypothesis import strategies as st
 
 from boresight.core.types import Detections, Points
 from boresight.evaluate.bootstrap import image_weights
-from boresight.evaluate.match import PointSet
-from boresight.evaluate.points import (
-    FALLBACK_THRESHOLD,
-    Ladder,
-    PointReport,
-    best_threshold,
-    evaluate_points,
-    match_table,
-)
+from boresight.evaluate.gather import PointSet
+from boresight.evaluate.ladder import FALLBACK_THRESHOLD, Ladder, best_threshold
+from boresight.evaluate.points import PointReport, evaluate_points
+from boresight.evaluate.rows import match_table
 
 SIZE = (100, 100)
 
@@ -215,7 +210,7 @@ def test_a_thinned_ladder_only_lowers_pd(monkeypatch: pytest.MonkeyPatch):
     found = [detections(*[(10 * k, 10, k / 9) for k in range(1, 9)])]
     ladder, weights = Ladder(PointSet.of(truth, found), 3.0), image_weights(1, 2)
     assert ladder.pd_samples(weights, [(0.0, np.ones(1))])[0].tolist() == [1.0, 1.0]
-    monkeypatch.setattr("boresight.evaluate.points.LADDER_LEVELS", 3)
+    monkeypatch.setattr("boresight.evaluate.ladder.LADDER_LEVELS", 3)
     assert ladder.pd_samples(weights, [(0.0, np.ones(1))])[0].tolist() == [1.0, 1.0]  # both ends are kept
     # A false alarm at .3 forbids the levels 2/9 and 1/9: 6 of 8 hits, of which the kept level in the middle has fewer.
     two = Ladder(PointSet.of([*truth, Points.of([])], [*found, detections((90, 90, 0.3))]), 3.0)

@@ -89,7 +89,7 @@ def test_a_verdict_by_hand(figure, found, sign):
 def test_the_sentence_says_who_differs(comparison):
     said = sentences("sirst", comparison["datasets"]["sirst"], "soft")
     assert said == [
-        "sirst, F1 against soft: hard (-0.300 [-0.310, -0.290]) clearly worse; no clear difference for near, dead."
+        "sirst, F1 against soft: hard (−0.300 [−0.310, −0.290]) clearly worse; no clear difference for near, dead."
     ]
 
 
@@ -98,7 +98,7 @@ def test_a_second_sentence_where_speed_differs(comparison):
     variants["near"]["difference"][STEPS.key] = gap(-40.0)
     said = sentences("sirst", variants, "soft")
     assert len(said) == 2
-    assert said[1].startswith("Steps to 0.9 of the final F1: near (-40 [-40, -40]) clearly better;")
+    assert said[1].startswith("Steps to 0.9 of the final F1: near (−40 [−40, −40]) clearly better;")
 
 
 def test_a_reference_alone():
@@ -124,8 +124,8 @@ def test_tables_by_hand(comparison):
     assert rows[1][1] == "0.600 ± 0.010"
     gaps = difference_rows(variants, "soft")
     assert [r[0] for r in gaps] == ["hard", "near", "dead"]
-    assert gaps[0][1:3] == ["-0.300 [-0.310, -0.290] clearly worse", "-0.280 [-0.290, -0.270]"]
-    assert gaps[0][5] == "-0.200 [-0.210, -0.190] clearly better"
+    assert gaps[0][1:3] == ["−0.300 [−0.310, −0.290] clearly worse", "−0.280 [−0.290, −0.270]"]
+    assert gaps[0][5] == "−0.200 [−0.210, −0.190] clearly better"
     assert gaps[2][1:] == ["—"] * 7
 
 
@@ -162,12 +162,12 @@ def test_the_page_and_the_text(comparison, tmp_path):
     assert out == tmp_path / "report.html"
     assert (tmp_path / "comparison.md").read_text(encoding="utf-8").startswith("# labels\n")
     for part in (
-        "hard (-0.300 [-0.310, -0.290]) clearly worse",
-        "-0.300\n[-0.310, -0.290]\nclearly worse",
+        "hard (−0.300 [−0.310, −0.290]) clearly worse",
+        "−0.300\n[−0.310, −0.290]\nclearly worse",
         "3 comparisons are made",
         "boresight compare experiments/labels.yaml",
         "Validation F1: hard from 0.2 to 0.6",
-        "F1, difference to soft: hard -0.3, clearly worse; near +0.002, no clear difference; dead not known",
+        "F1, difference to soft: hard −0.3, clearly worse; near +0.002, no clear difference; dead not known",
     ):
         assert part in text, part
     assert "https://" not in text

@@ -11,13 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from boresight.core.errors import UserError
 from boresight.core.types import Points
 from boresight.report import figures, frames
 from boresight.report.figures import Line
-from boresight.report.html import differing_settings, given_table, read_run, run_figures, run_names, shown, write_report
+from boresight.report.html import write_report
+from boresight.report.panels import curve_panel
+from boresight.report.reading import FrameStore, read_run, run_names
+from boresight.report.tables import differing_settings, given_table, run_figures, shown
 from boresight.run.config import DataSettings, PointSettings, TargetSettings, TrainSettings
 from boresight.run.evaluate import MATCH_COLUMNS
 from boresight.run.frames import skyfield
@@ -220,7 +224,7 @@ def test_what_users_name_is_never_markup(tmp_path, monkeypatch):
         __len__ = lambda self: 3  # noqa: E731
         __getitem__ = lambda self, i: replace(source[i], name=self.names[i])  # noqa: E731
 
-    monkeypatch.setattr("boresight.report.html.FrameStore._opened", lambda self, data, split: Renamed())
+    monkeypatch.setattr("boresight.report.reading.FrameStore._opened", lambda self, data, split: Renamed())
     write_parquet(run.matches, match_rows(EVIL), MATCH_COLUMNS)
     text = written([run], tmp_path / "r.html", title=EVIL, lead=EVIL, table=[{"run": EVIL, "f1": 0.5}])
     assert EVIL not in text
@@ -273,7 +277,36 @@ def test_frames_that_are_elsewhere(tmp_path, monkeypatch):
     write_yaml(run.config, nested(gone))
     text = written([run], tmp_path / "r.html")
     assert "The frames cannot be opened here" in text
-    assert "an upper bound" not in text  # the ideal observer knows made frames only
+    assert "only a bound" not in text  # the ideal observer knows made frames only
+
+
+def test_the_frames_are_those_of_the_changed_data_settings(run, tmp_path):
+    write_json(run.evaluation, evaluation() | {"data": {"seed": 7, "preset": "hard", "oversample": 3}})
+    judged = replace(DATA, seed=7, preset="hard")
+    data = read_run(run, "soft", 0)
+    assert data.data == replace(judged, oversample=3)
+    assert data.settings.data == DATA
+    found = FrameStore().frames(data)
+    there, own = skyfield(judged, "test")[1].image, skyfield(DATA, "test")[1].image
+    assert torch.equal(found[1].image, there)
+    assert not torch.equal(there, own)
+    text = written([run], tmp_path / "r.html")
+    assert "not those of its training: data.seed = 7, data.preset = hard, data.oversample = 3." in text
+    assert "a Gaussian PSF of the preset&#39;s mean width and white noise alone, so it is only a bound" in text
+
+
+@pytest.mark.parametrize("changes", [{"prest": "hard"}, {"frames": 0}, 5])
+def test_changed_data_settings_that_cannot_be_read_are_said(run, tmp_path, changes):
+    write_json(run.evaluation, evaluation() | {"data": changes})
+    text = written([run], tmp_path / "r.html")
+    assert "The data settings that the run was judged with cannot be read: evaluation.json: " in text
+    assert "the frames cannot be opened" in text
+
+
+def test_frames_of_the_run_itself_where_nothing_was_changed(run):
+    data = read_run(run, "soft", 0)
+    assert data.data == DATA
+    assert not any("judged with" in note for note in data.notes)
 
 
 def test_errors_in_frames_that_are_no_longer_there(run, tmp_path):
@@ -353,7 +386,7 @@ def test_one_run_differs_from_nothing(run):
 
 
 def test_a_panel_takes_the_colours_of_the_page():
-    text = figures.curve_panel([Line("a<b>", [1, 2, 3], [1.0, None, 3.0], 1)], title="T")
+    text = curve_panel([Line("a<b>", [1, 2, 3], [1.0, None, 3.0], 1)], title="T")
     assert "var(--s1)" in text
     assert "var(--s0)" not in text
     assert figures.PALETTE[1] not in text
@@ -389,7 +422,9 @@ def test_names_at_the_ends_do_not_overlap():
     assert written_at == pytest.approx([0.6, 0.7, 0.8, 0.9, 1.0])
 
 
-@pytest.mark.parametrize(("value", "text"), [(0, "0"), (0.01, "0.01"), (1e-5, "1e-5"), (20000, "2e4"), (1000, "1000")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0"), (0.01, "0.01"), (1e-5, "1e-5"), (20000, "2e4"), (1000, "1000"), (-0.5, "−0.5")]
+)
 def test_a_tick(value, text):
     assert figures.plain(value) == text
 

@@ -228,7 +228,7 @@ def test_two_passes_are_one_batch(tiny, tmp_path):
     keys = {
         "train.batch": 4,
         "train.steps": 3,
-        "train.clip": 0.05,
+        "train.clip": 0.01,
         "loss.per": "cells",
         "loss.offset": 0.0,
         "train.learning_rate": 1e-3,
@@ -239,7 +239,7 @@ def test_two_passes_are_one_batch(tiny, tmp_path):
         train(PLAIN, tiny(keys | {"train.accumulate": passes}), runs[passes].root, quiet=True)
     for name in ("loss", *LOSSES, "positives", "objects", "positive_rate", "positive_mass", "gradient_norm"):
         assert column(runs[2], name) == pytest.approx(column(runs[1], name), rel=1e-4, abs=1e-7), name
-    assert min(column(runs[1], "gradient_norm")) > 0.05
+    assert min(column(runs[1], "gradient_norm")) > 0.03
     assert column(runs[2], "learning_rate") == column(runs[1], "learning_rate")
     assert read_parquet(runs[2].targets) == read_parquet(runs[1].targets)
 
@@ -321,7 +321,10 @@ def test_the_first_signal_asks_and_a_second_interrupt_stops(monkeypatch):
         assert not asked()
         signal.raise_signal(signal.SIGTERM)
         assert asked()
-        signal.raise_signal(signal.SIGINT)  # at once: a launcher that passes on what the terminal sent
+        try:
+            signal.raise_signal(signal.SIGINT)  # at once: a launcher that passes on what the terminal sent
+        except KeyboardInterrupt:
+            pytest.fail("one Ctrl-C was taken for two")
         monkeypatch.setattr(train_module, "ONE_REQUEST", 0.0)
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):

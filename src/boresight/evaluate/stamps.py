@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from boresight.core.errors import UserError
 from boresight.core.types import Detections, Points
-from boresight.evaluate.match import PointSet
+from boresight.evaluate.gather import PointSet
 
 CENTROID_DISTANCE = 3.0  # strict, in pixels
 SPIRE_TOLERANCE = 5.0  # inclusive, in pixels

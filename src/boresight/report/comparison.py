@@ -12,8 +12,9 @@ import numpy as np
 from markupsafe import Markup
 
 from boresight.core.errors import UserError
-from boresight.report.figures import Effect, Line, curve_panel, forest_panel
+from boresight.report.figures import Line, with_minus
 from boresight.report.html import page
+from boresight.report.panels import Effect, curve_panel, forest_panel
 from boresight.run.record import read_parquet, write_text
 
 
@@ -63,13 +64,16 @@ def spread_text(spread: Mapping[str, Any] | None, digits: int) -> str:
 
 
 def difference_text(difference: Mapping[str, Any] | None, digits: int) -> str:
-    """``+0.012 [-0.003, +0.027]``; without an interval for one seed, a dash where nothing is known."""
+    """``+0.012 [−0.003, +0.027]``; without an interval for one seed, a dash where nothing is known."""
     if not difference or difference.get("estimate") is None:
         return "—"
-    estimate = f"{difference['estimate']:+.{digits}f}"
-    if difference.get("low") is None or difference.get("high") is None:
+    estimate, low, high = (
+        None if difference.get(k) is None else with_minus(f"{difference[k]:+.{digits}f}")
+        for k in ("estimate", "low", "high")
+    )
+    if low is None or high is None:
         return f"{estimate} (one seed)"
-    return f"{estimate} [{difference['low']:+.{digits}f}, {difference['high']:+.{digits}f}]"
+    return f"{estimate} [{low}, {high}]"
 
 
 def _in_lines(text: str) -> str:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from boresight.core.errors import UserError
 from boresight.core.types import Detections, Points, Scene
-from boresight.evaluate.points import evaluate_points, match_table
+from boresight.evaluate.points import evaluate_points
+from boresight.evaluate.rows import match_table
 from boresight.evaluate.stamps import compatibility
 from boresight.run.detect import detect
 from boresight.run.frames import point_splits
+from boresight.run.parse import merged, nested, settings_from
 from boresight.run.predict import detection_rows, load_trained, write_coco
 from boresight.run.recipe import Frames
 from boresight.run.recipes import truth_points
@@ -51,7 +52,7 @@ def evaluate_run(
         split: ``train``, ``val`` or ``test``.
         limit: judge the first so many frames only.
         which: the checkpoint, ``last`` or ``best``.
-        data: settings of ``data`` to change (another folder, say).
+        data: keys of ``data`` to change (another folder, say); ``evaluation.json`` records them.
         bootstrap: image resamples for the intervals.
         quiet: no progress.
 
@@ -60,7 +61,10 @@ def evaluate_run(
     """
     trained = load_trained(run, which)
     settings = trained.settings
-    splits = point_splits(replace(settings.data, **data) if data else settings.data, only=split)
+    if data:
+        changed = merged(nested(settings), {"data": data})
+        settings = settings_from(type(settings), changed, origin="the changed data settings")
+    splits = point_splits(settings.data, only=split)
     frames: Frames = getattr(splits, split)
     count = len(frames) if limit is None else min(limit, len(frames))
     if count < 1:
@@ -69,7 +73,8 @@ def evaluate_run(
     scenes = [frames[i] for i in range(count)]
     truth, threshold = truth_points(scenes), trained.checkpoint.threshold
     figures = judge(truth, found, scenes, threshold, settings.decode.tolerance, bootstrap)
-    figures = {"run": str(run.root), "split": split, "checkpoint": which, "frames": count, **figures}
+    about = {"run": str(run.root), "split": split, "checkpoint": which, "frames": count}
+    figures = about | ({"data": data} if data else {}) | figures
     write_tables(run, scenes, truth, found, threshold, settings.decode.tolerance)
     write_json(run.evaluation, figures)
     return figures

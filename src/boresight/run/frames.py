@@ -71,7 +71,7 @@ def point_splits(data: DataSettings, only: str | None = None) -> Splits:
     """
     if data.source == "skyfield":
         made = {name: InMemory(skyfield(data, name), data.cache_mb) for name in ("train", "val", "test")}
-        return _splits(made, data, ("target",))
+        return _splits(made, data, ("target",), only)
     sources = opened(data)
     names = [only] if only else [k for k in sources if k != "test" or sources[k] is not sources["val"]]
     problems = check({k: sources[k] for k in names})
@@ -82,7 +82,7 @@ def point_splits(data: DataSettings, only: str | None = None) -> Splits:
         for name, source in sources.items()
     }
     classes = tuple(getattr(_origin(sources["train"]), "classes", ("target",)))
-    return _splits({name: InMemory(source, data.cache_mb) for name, source in clean.items()}, data, classes)
+    return _splits({name: InMemory(source, data.cache_mb) for name, source in clean.items()}, data, classes, only)
 
 
 def _origin(source: FrameSource) -> FrameSource:
@@ -91,10 +91,12 @@ def _origin(source: FrameSource) -> FrameSource:
     return source
 
 
-def _splits(frames: dict[str, InMemory], data: DataSettings, classes: tuple[str, ...]) -> Splits:
+def _splits(
+    frames: dict[str, InMemory], data: DataSettings, classes: tuple[str, ...], only: str | None = None
+) -> Splits:
     train = frames["train"]
     order = list(range(len(train)))
-    if data.oversample > 1:
+    if data.oversample > 1 and only in (None, "train"):  # every frame must be read to know
         order += [i for i in range(len(train)) if _has_targets(train[i])] * (data.oversample - 1)
     return Splits(train, frames["val"], frames["test"], order, classes)
 

@@ -92,6 +92,15 @@ def nested(settings: Any) -> dict[str, Any]:
     return plain(settings)
 
 
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the keys of ``over`` put in, group by group."""
+    out = dict(base)
+    for key, value in over.items():
+        old = out.get(key)
+        out[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return out
+
+
 def build_parser(kind: type, prog: str) -> Any:
     """A jsonargparse parser of every key of the settings dataclass ``kind``, ``--config`` and ``--print_config``."""
     from jsonargparse import ArgumentParser
@@ -253,3 +262,22 @@ def check_ranges(settings: Any) -> None:
             wanted = f"{len(flat['target.breaks']) + 1} numbers, one more than target.breaks"
             require("target.sigmas", len(flat["target.sigmas"]) == len(flat["target.breaks"]) + 1, wanted)
         require("target.sigmas", len(flat["target.sigmas"]) > 0 and min(flat["target.sigmas"]) > 0, "all above 0")
+
+
+def overrides(kind: type, group: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """``--group.key VALUE`` arguments as ``{"key": value}``; UserError for any other argument."""
+    import yaml
+
+    fields = next(f.default_factory for f in dataclasses.fields(kind) if f.name == group)
+    known = [f"--{group}.{f.name}" for f in dataclasses.fields(fields)]  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    words = iter(arguments)
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key not in known:
+            raise UserError(f"unknown argument `{word}`{did_you_mean(key, known)}; see --help")
+        text = value if equals else next(words, None)
+        if text is None:
+            raise UserError(f"`{key}` needs a value")
+        values[key.partition(".")[2]] = yaml.safe_load(text)
+    return values

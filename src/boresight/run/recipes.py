@@ -15,7 +15,8 @@ from boresight.data.augment import PointAugment
 from boresight.decode.peaks import decode_points
 from boresight.detectors.detector import Detector
 from boresight.detectors.gaussian_point import GaussianPoint, PointAssigner, PointCriterion
-from boresight.evaluate.points import best_threshold, evaluate_points
+from boresight.evaluate.ladder import best_threshold
+from boresight.evaluate.points import evaluate_points
 from boresight.features.pyramid import SmallPyramid, TimmPyramid
 from boresight.heads.point import PointHead
 from boresight.losses import classification

@@ -22,7 +22,7 @@ from typing import Any
 
 from boresight.core.errors import UserError, did_you_mean
 from boresight.run.config import PointSettings
-from boresight.run.parse import read_yaml, settings_from
+from boresight.run.parse import merged, read_yaml, settings_from
 
 _KEYS = ("name", "about", "detector", "seeds", "reference", "base", "datasets", "variants")
 
@@ -58,15 +58,6 @@ class Study:
     def variants(self) -> tuple[str, ...]:
         """Names of the variants, in order."""
         return tuple(dict.fromkeys(v for _, v in self.settings))
-
-
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with the keys of ``over`` put in, group by group."""
-    out = dict(base)
-    for key, value in over.items():
-        old = out.get(key)
-        out[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return out
 
 
 def read_study(path: Path, *, seeds: int | None = None, only: Sequence[str] | None = None) -> Study:

@@ -346,9 +346,14 @@ class Trainer:
         if self.main:
             write_parquet(self.run.metrics, self.rows)
             write_parquet(self.run.targets, self.target_rows)
+        self.run.save_state(self.state.step, self._fill, main=self.main)
         self.accelerator.wait_for_everyone()
-        step = self.state.step
-        self.run.save_state(step, lambda p: self.accelerator.save_state(str(p)), main=self.main)
+
+    def _fill(self, folder: Path) -> None:
+        """Every process writes its part: after the first has made the folder, and before that one names it."""
+        self.accelerator.wait_for_everyone()
+        self.accelerator.save_state(str(folder))
+        self.accelerator.wait_for_everyone()
 
     def _note(self) -> str:
         recent = self.rows[-FLUSH_EVERY:]

@@ -1,0 +1,164 @@
+"""What lies in a run folder, and the frames that the run was judged on.
+
+What a run does not have is noted in a sentence; a damaged file is the user's to mend.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from boresight.core.errors import UserError
+from boresight.run.config import DataSettings, PointSettings
+from boresight.run.frames import point_splits
+from boresight.run.parse import merged, nested, read_yaml, settings_from
+from boresight.run.recipe import Frames
+from boresight.run.record import RunFolder, read_parquet
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What lies in a run folder, None or empty where a part is missing.
+
+    Attributes:
+        name: of the run, as shown.
+        colour: index into the palette.
+        config: nested settings as written.
+        settings: the same, read; None where this version cannot read them (``notes`` says why).
+        environment, evaluation, done: the JSON files.
+        metrics, targets, matches: the tables.
+        notes: sentences on what is missing.
+        data: settings of the frames it was judged on, else of those it was trained with; None where they cannot be
+            read.
+    """
+
+    name: str
+    colour: int
+    config: dict[str, Any]
+    settings: PointSettings | None
+    environment: dict[str, Any] | None
+    evaluation: dict[str, Any] | None
+    done: dict[str, Any] | None
+    metrics: list[dict[str, Any]]
+    targets: list[dict[str, Any]]
+    matches: list[dict[str, Any]]
+    notes: list[str] = field(default_factory=list)
+    data: DataSettings | None = None
+
+    @property
+    def config_text(self) -> str:
+        """The settings as YAML."""
+        return yaml.safe_dump(self.config, sort_keys=False)
+
+    @property
+    def environment_text(self) -> str:
+        """The environment as YAML, which reads better than JSON."""
+        return yaml.safe_dump(self.environment, sort_keys=False)
+
+
+def run_names(runs: Sequence[RunFolder]) -> list[str]:
+    """The folders' names; with the folder above where two are alike."""
+    names = [run.root.resolve().name for run in runs]
+    return [
+        n if names.count(n) == 1 else f"{r.root.resolve().parent.name}/{n}" for n, r in zip(names, runs, strict=True)
+    ]
+
+
+def read_run(run: RunFolder, name: str, index: int) -> RunData:
+    """Read what a run folder holds and note what it lacks."""
+    notes: list[str] = []
+    config = (read_yaml(run.config) or {}) if run.config.is_file() else {}
+    settings = None
+    try:
+        settings = settings_from(PointSettings, config, origin=run.config.name) if config else None
+    except UserError as error:
+        notes.append(f"These settings cannot be read by this version: {error}.")
+    if not config:
+        notes.append("The run has no config.yaml, so its settings are not known.")
+    evaluation, done = _json(run.evaluation), _json(run.done)
+    metrics = _table(run.metrics)
+    if done is None:
+        at = f"{metrics[-1]['step']} steps are written" if metrics else "no step is written yet"
+        notes.append(f"Training has not finished ({at}).")
+    if not metrics:
+        notes.append("No metrics are written, so there are no curves of its training.")
+    if evaluation is None:
+        notes.append("The run is not evaluated yet: boresight evaluate fills in what is missing below.")
+    data = _judged_data(settings, evaluation, notes) if settings else None
+    return RunData(
+        name,
+        index,
+        config,
+        settings,
+        _json(run.environment),
+        evaluation,
+        done,
+        metrics,
+        _table(run.targets),
+        _table(run.matches),
+        notes,
+        data,
+    )
+
+
+def _judged_data(
+    settings: PointSettings, evaluation: Mapping[str, Any] | None, notes: list[str]
+) -> DataSettings | None:
+    """The data settings with the changes that the evaluation records under ``data``; notes what they are."""
+    changes = (evaluation or {}).get("data")
+    if not changes:
+        return settings.data
+    try:
+        changed = settings_from(PointSettings, merged(nested(settings), {"data": changes}), origin="evaluation.json")
+    except UserError as error:
+        notes.append(f"The data settings that the run was judged with cannot be read: {error}.")
+        return None
+    words = ", ".join(f"data.{key} = {value}" for key, value in changes.items())
+    notes.append(f"The run was judged with data settings that are not those of its training: {words}.")
+    return changed.data
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); remove it and evaluate or train the run again") from error
+    return content
+
+
+def _table(path: Path) -> list[dict[str, Any]]:
+    try:
+        return read_parquet(path)
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        raise UserError(f"{path}: cannot be read ({error}); remove it and evaluate or train the run again") from error
+
+
+class FrameStore:
+    """Opens the frames of runs, each data set and split once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[DataSettings, str], Frames | str] = {}
+
+    def frames(self, run: RunData) -> Frames | str:
+        """The frames that the run was judged on (else its validation frames), or a sentence why there are none."""
+        if run.settings is None or run.data is None:
+            return "The settings are not known, so the frames cannot be opened."
+        split = (run.evaluation or {}).get("split", "val")
+        data = replace(run.data, oversample=1)  # the order of training is not needed and costs reading all
+        if (data, split) not in self._known:
+            self._known[data, split] = self._opened(data, split)
+        return self._known[data, split]
+
+    def _opened(self, data: DataSettings, split: str) -> Frames | str:
+        try:
+            found: Frames = getattr(point_splits(data, only=split), split)
+        except UserError as error:
+            return f"The frames cannot be opened here: {error}."
+        return found if len(found) else "The split has no frames."
