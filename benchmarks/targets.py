@@ -1,4 +1,4 @@
-"""Gaussian targets: ours against a loop that draws one object at a time, as CenterNet's does: `python benchmarks/targets.py`.
+"""Gaussian targets against a loop that draws one object at a time, as CenterNet's does: `python benchmarks/targets.py`.
 
 Interleaved rounds in one process on one thread; medians of CPU time and ratios. Both draw the same labels (truncated at
 2.146 sigma around the real-valued place, merged by maximum), and the maps are checked to be equal.

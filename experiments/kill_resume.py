@@ -22,7 +22,19 @@ import torch
 from boresight.run.checkpoint import load_checkpoint
 from boresight.run.record import read_parquet
 
-SETTINGS = ["--data.preset", "easy", "--data.height", "128", "--data.width", "160", "--data.frames", "32", "--data.val_frames", "8", "--data.test_frames", "8", "--augment.crop", "64", "--train.batch", "8", "--train.threads", "1", "--train.validate_every", "20", "--train.checkpoint_every", "10"]
+SETTINGS = {
+    "data.preset": "easy",
+    "data.height": 128,
+    "data.width": 160,
+    "data.frames": 32,
+    "data.val_frames": 8,
+    "data.test_frames": 8,
+    "augment.crop": 64,
+    "train.batch": 8,
+    "train.threads": 1,
+    "train.validate_every": 20,
+    "train.checkpoint_every": 10,
+}
 
 
 def boresight(*words: str) -> subprocess.Popen[bytes]:
@@ -63,7 +75,7 @@ def same(a: Path, b: Path) -> bool:
         for p in (a, b)
     ]
     tables = read_parquet(a / "targets.parquet") == read_parquet(b / "targets.parquet")
-    print(f"weights equal: {weights}; threshold {one.threshold} and {two.threshold}; {len(rows[0])} and {len(rows[1])} rows")
+    print(f"weights equal: {weights}; thresholds {one.threshold}, {two.threshold}; rows {len(rows[0])}, {len(rows[1])}")
     return weights and one.threshold == two.threshold and rows[0] == rows[1] and tables
 
 
@@ -71,7 +83,7 @@ def main(kills: int, seed: int, steps: int) -> int:
     """Train once through and once with kills."""
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
-        settings = [*SETTINGS, "--train.steps", str(steps), "--runs", folder]
+        settings = [f"--{k}={v}" for k, v in (SETTINGS | {"train.steps": steps}).items()] + ["--runs", folder]
         run_to_end("train", "point", "--name", "whole", *settings)
         whole, cut = Path(folder) / "whole", Path(folder) / "cut"
         words: tuple[str, ...] = ("train", "point", "--name", "cut", *settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -129,6 +130,14 @@ def test_unknown_words_name_their_neighbours(run):
     assert "`--limt`: did you mean `--limit`?" in complaint(run("evaluate", "x", "--limt", "4"))
     assert "`--conut`: did you mean `--count`?" in complaint(run("data", "synth", "x", "--conut", "4"))
     assert "did you mean `train.steps`?" in complaint(run("train", "point", "--train.stpes", "4"))
+
+
+def test_changed_data_of_a_judgement(run, tmp_path):
+    words = ["evaluate", tmp_path / "x"]
+    assert "`--data.rooot`: did you mean `--data.root`?" in complaint(run(*words, "--data.rooot", "y"))
+    assert "unknown argument `--train.steps`" in complaint(run(*words, "--train.steps", "4"))
+    assert "unknown argument `stray`" in complaint(run(*words, "stray"))
+    assert "`--data.root` needs a value" in complaint(run(*words, "--data.root"))
 
 
 def test_an_option_that_is_near_nothing_says_where_to_look(run):
@@ -288,8 +297,6 @@ def test_a_good_folder_passes_the_audit(made, run):
 
 
 def test_a_broken_folder_does_not(made, run, tmp_path):
-    import shutil
-
     broken = Path(shutil.copytree(made, tmp_path / "broken"))
     first, second, *_ = sorted((broken / "images").iterdir())
     first.write_bytes(b"no image")
@@ -320,7 +327,7 @@ def test_an_audit_of_nothing(run, tmp_path):
     assert str(tmp_path) in complaint(run("data", "check", tmp_path))
 
 
-def test_from_frames_to_figures(made, run, tmp_path):
+def test_from_frames_to_figures(made, run, tmp_path, monkeypatch):
     """``data synth``, ``train``, ``evaluate``, ``predict``, as the README says it."""
     words = ["--data.source=csv", f"--data.root={made}", "--data.val_share=0.4"]
     runs = ["--runs", tmp_path / "runs", "--name", "first"]
@@ -337,6 +344,14 @@ def test_from_frames_to_figures(made, run, tmp_path):
     assert {"f1", "pd_at_0.1_false_alarms_per_frame", "intervals", "threshold"} <= set(figures)
     assert figures["frames"] == 2
     assert json.loads((tmp_path / "runs" / "first" / "evaluation.json").read_text())["schema_version"] == 1
+
+    elsewhere = Path(shutil.copytree(made, tmp_path / "2024"))
+    elsewhere.rename(tmp_path / "[2024")  # a name that YAML cannot read
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run("evaluate", done["run"], "--data.root=[2024", "--data.val_share", "0.6", "--json", "--quiet")
+    assert status == 0, err
+    assert json.loads(out.splitlines()[-1])["frames"] == 3
+    assert "`data.val_share` = few" in complaint(run("evaluate", done["run"], "--data.val_share", "few", "--quiet"))
 
     status, out, err = run("evaluate", done["run"], "--split", "train", "--limit", "1", "--quiet")
     assert status == 0, err

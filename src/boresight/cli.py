@@ -112,6 +112,11 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _options(args: argparse.Namespace) -> list[str]:
+    """The options of the verb that was given."""
+    return re.findall(r"--[\w-]+", args.parser.format_usage())
+
+
 def _quickstart(args: argparse.Namespace, rest: list[str]) -> Result:
     from boresight.report.quickstart import quickstart
 
@@ -142,11 +147,16 @@ def _train(args: argparse.Namespace, rest: list[str]) -> Result:
     fresh = run is None
     run = run or fresh_run(args.runs, name)
     try:
-        return train(recipe(args.detector), settings, run.root, quiet=args.quiet)
+        summary = train(recipe(args.detector), settings, run.root, quiet=args.quiet)
     except UserError:
         if fresh and not run.checkpoints.exists():
             run.discard()
         raise
+    if not args.json and os.environ.get("RANK", "0") == "0":
+        score, threshold = summary["validation"]["f1"], summary["threshold"]
+        found = "no target found" if score is None else f"F1 {score:.3f} at threshold {threshold:.3f}"
+        print(f"{run.root}: {found} on the validation frames; next: boresight evaluate {run.root}")
+    return summary
 
 
 def _evaluate(args: argparse.Namespace, rest: list[str]) -> Result:
@@ -154,8 +164,8 @@ def _evaluate(args: argparse.Namespace, rest: list[str]) -> Result:
     from boresight.run.parse import overrides
     from boresight.run.record import RunFolder
 
+    data = overrides(PointSettings, "data", rest, _options(args))
     run = RunFolder.existing(args.run_folder)
-    data = overrides(PointSettings, "data", rest)
     from boresight.run.evaluate import evaluate_run, last_line
 
     figures = evaluate_run(run, split=args.split, limit=args.limit, which=args.checkpoint, data=data, quiet=args.quiet)
@@ -270,8 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser = build_parser()
         args, rest = parser.parse_known_args(arguments)
         if rest and args.verb not in ("train", "evaluate"):
-            options = re.findall(r"--[\w-]+", args.parser.format_usage())
-            near = did_you_mean(rest[0], options) or f"; see `{args.parser.prog} --help`"
+            near = did_you_mean(rest[0], _options(args)) or f"; see `{args.parser.prog} --help`"
             raise UserError(f"unknown argument `{rest[0]}`{near}")
         result = args.run(args, rest)
     except UserError as error:

@@ -107,7 +107,9 @@ def pasted(scene: Scene, donor: Scene, xy: tuple[float, float], *, reach: int = 
     ring[1:-1, 1:-1] = False
     fade = torch.hann_window(2 * reach + 3, periodic=False)[1:-1]
     fade = (2 * torch.outer(fade, fade)).clamp(max=1)
-    excess = (patch - patch[:, ring].median()) / donor.spread * scene.spread * fade * strength
+    excess = patch - patch[:, ring].median()
+    # noise must not come along: a rectified one would be a pedestal of light that tells pasted targets from real ones
+    excess = torch.where(excess > 2 * patch[:, ring].std(), excess, 0.0) / donor.spread * scene.spread * fade * strength
     image = scene.image.clone()
     image[:, ty - reach : ty + reach + 1, tx - reach : tx + reach + 1] += excess
     more = Points.of(place[None], labels=donor.points.labels[:1], ignore=donor.points.ignore[:1])

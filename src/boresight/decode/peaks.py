@@ -63,7 +63,8 @@ def decode_points(
     """
     scores = output.logits.sigmoid()
     b, _, h, w = scores.shape
-    peaks = torch.where(local_peaks(output.logits, window), scores, -1.0).flatten(1)
+    emitting = local_peaks(output.logits, window) & (output.logits > -torch.inf)
+    peaks = torch.where(emitting, scores, -1.0).flatten(1)
     top, cell = peaks.topk(min(top_k, peaks.shape[1]), dim=1)
     column, row = cell % w, cell // w % h
     if refine == "offset":

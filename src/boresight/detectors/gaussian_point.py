@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import clip_boxes_to_image
 
 from boresight.core.grid import cell_centres
 from boresight.core.types import DenseOutput, DenseTargets, Detections, Scene
@@ -116,13 +117,19 @@ class PointCriterion:
 
 
 def _offset(output: DenseOutput, targets: DenseTargets) -> Tensor:
-    """Mean distance, in cells, of the emitted place at the cells that must know one."""
-    taught = (targets.matched >= 0) & ~targets.ignore
+    """Distance, in cells, of the emitted place from the target's: mean over an object's cells, sum over objects.
+
+    Divided by the normaliser, so that several processes add up to what one would compute.
+    """
     if not len(targets.objects):
         return output.boxes.sum() * 0.0
+    taught = (targets.matched >= 0) & ~targets.ignore
+    owner = torch.where(taught, targets.matched + 1, 0)  # in front: the cells that nothing is asked of
+    cells = torch.zeros(len(targets.objects) + 1, device=owner.device)
+    cells = cells.scatter_add_(0, owner.flatten(), torch.ones_like(owner, dtype=cells.dtype).flatten())
     wanted = targets.objects[targets.matched.clamp(min=0), :2]
-    distance = offset_l1(output.boxes[..., :2].float(), wanted, output.stride)
-    return torch.where(taught, distance, 0.0).sum() / taught.sum().clamp(min=1)
+    distance = offset_l1(output.boxes[..., :2].float(), wanted, output.stride) / cells[owner]
+    return torch.where(taught, distance, 0.0).sum() / targets.normaliser.clamp(min=1)
 
 
 class Decoder(Protocol):
@@ -179,8 +186,14 @@ class GaussianPoint(Detector):
         return self.criterion(output, targets, self.progress)
 
     def decode(self, output: DenseOutput) -> list[Detections]:
-        """Local peaks of the cells that touch the images; the padding neither gives a peak nor hides one."""
-        return self.decoder(replace(output, logits=output.logits.masked_fill(_outside(output), -torch.inf)))
+        """Local peaks of the cells that touch the images; the padding neither gives a peak nor hides one.
+
+        A place beyond the frame's edge (in a cell that the edge cuts) is moved onto the edge.
+        """
+        found = self.decoder(replace(output, logits=output.logits.masked_fill(_outside(output), -torch.inf)))
+        if not output.sizes:
+            return found
+        return [replace(d, boxes=clip_boxes_to_image(d.boxes, s)) for d, s in zip(found, output.sizes, strict=True)]
 
 
 def normalised_batch(scenes: Sequence[Scene], divisor: int) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 
 from boresight.core.errors import UserError
 from boresight.evaluate.bootstrap import PairedDifference, paired_difference, paired_f1_difference
-from boresight.run.jobs import run_jobs
+from boresight.run.jobs import judged, run_jobs
 from boresight.run.parse import nested, read_yaml
 from boresight.run.record import RunFolder, read_parquet, write_json, write_yaml
 from boresight.run.study import Study
@@ -37,7 +37,7 @@ def run_study(study: Study, folder: Path, *, jobs: int | None = None, quiet: boo
                 )
         else:
             write_yaml(run.config, wanted)
-    total = sum(study.settings[d, v].train.steps for d, v, _ in runs if not runs[d, v, _].evaluation.is_file())
+    total = sum(study.settings[d, v].train.steps for (d, v, _), run in runs.items() if not judged(run))
     run_jobs(
         [r.root for r in runs.values()],
         jobs=jobs or os.cpu_count() or 1,

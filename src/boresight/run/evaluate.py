@@ -73,7 +73,7 @@ def evaluate_run(
     scenes = [frames[i] for i in range(count)]
     truth, threshold = truth_points(scenes), trained.checkpoint.threshold
     figures = judge(truth, found, scenes, threshold, settings.decode.tolerance, bootstrap)
-    about = {"run": str(run.root), "split": split, "checkpoint": which, "frames": count}
+    about = {"run": str(run.root), "split": split, "checkpoint": which, "frames": count, "limit": limit}
     figures = about | ({"data": data} if data else {}) | figures
     write_tables(run, scenes, truth, found, threshold, settings.decode.tolerance)
     write_json(run.evaluation, figures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -57,6 +58,14 @@ class _Crew:
                 process.terminate()
 
 
+def judged(run: RunFolder) -> bool:
+    """Whether the run's last judgement is of its last weights on all of its own test frames."""
+    if not run.evaluation.is_file():
+        return False
+    about = json.loads(run.evaluation.read_text(encoding="utf-8"))
+    return (about["split"], about["checkpoint"], about["limit"], about.get("data")) == ("test", "last", None, None)
+
+
 def run_jobs(roots: list[Path], *, jobs: int, threads: int, label: str, total: int, quiet: bool = False) -> None:
     """Train and judge the runs at ``roots``, those that are finished left as they are.
 
@@ -71,7 +80,7 @@ def run_jobs(roots: list[Path], *, jobs: int, threads: int, label: str, total: i
     Raises:
         Failure: a run failed; names it and its last line. The others are ended with their states saved.
     """
-    waiting = [root for root in roots if not RunFolder(root).evaluation.is_file()]
+    waiting = [root for root in roots if not judged(RunFolder(root))]
     with Progress(total, label=label, unit="step", quiet=quiet) as bar:
         crew = _Crew(bar, threads)
         with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:

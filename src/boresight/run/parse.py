@@ -264,20 +264,22 @@ def check_ranges(settings: Any) -> None:
         require("target.sigmas", len(flat["target.sigmas"]) > 0 and min(flat["target.sigmas"]) > 0, "all above 0")
 
 
-def overrides(kind: type, group: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """``--group.key VALUE`` arguments as ``{"key": value}``; UserError for any other argument."""
-    import yaml
+def overrides(kind: type, group: str, arguments: Sequence[str], options: Sequence[str] = ()) -> dict[str, str]:
+    """``--group.key VALUE`` arguments as ``{"key": "VALUE"}``, to be read by :func:`settings_from`.
 
+    UserError for any other argument; ``options`` are words that it may have been meant for.
+    """
     fields = next(f.default_factory for f in dataclasses.fields(kind) if f.name == group)
     known = [f"--{group}.{f.name}" for f in dataclasses.fields(fields)]  # type: ignore[arg-type]
-    values: dict[str, Any] = {}
+    values: dict[str, str] = {}
     words = iter(arguments)
     for word in words:
         key, equals, value = word.partition("=")
         if key not in known:
-            raise UserError(f"unknown argument `{word}`{did_you_mean(key, known)}; see --help")
+            near = did_you_mean(key, [*known, *options]) or "; see --help"
+            raise UserError(f"unknown argument `{word}`{near}")
         text = value if equals else next(words, None)
         if text is None:
             raise UserError(f"`{key}` needs a value")
-        values[key.partition(".")[2]] = yaml.safe_load(text)
+        values[key.partition(".")[2]] = text
     return values
