@@ -165,8 +165,10 @@ class RunFolder:
         raise UserError(f"{base}: no free name for run `{name}`; give another with --name")
 
     def discard(self) -> None:
-        """Remove a folder in which nothing was trained."""
+        """Remove a folder in which nothing was trained, and the folder around it when it was made for it."""
         shutil.rmtree(self.root, ignore_errors=True)
+        with suppress(OSError):  # other runs are there
+            self.root.parent.rmdir()
 
     def states(self) -> list[Path]:
         """Folders of whole training states, oldest first."""
