@@ -156,10 +156,10 @@ def test_columns_with_types_stand_even_without_rows(tmp_path):
 
 
 def test_coco_boxes_are_centred_on_the_point():
-    (result,) = coco_results([{"image_id": 7, "category_id": 1, "x": 10.5, "y": 4.0, "score": 0.25}])
-    assert result == {
-        "image_id": 7, "category_id": 1, "bbox": [9.0, 2.5, 3.0, 3.0], "score": 0.25, "point": [10.5, 4.0]
-    }  # fmt: skip
+    row = {"image": "a.png", "image_id": 7, "category_id": 1, "x": 10.5, "y": 4.0, "score": 0.25}
+    (result,) = coco_results([row])
+    place = {"bbox": [9.0, 2.5, 3.0, 3.0], "score": 0.25, "point": [10.5, 4.0]}
+    assert result == {"image_id": 7, "file_name": "a.png", "category_id": 1, **place}
 
 
 def test_the_environment_is_plain_json():

@@ -67,13 +67,14 @@ class Progress:
         now = time.monotonic()
         if self.quiet:
             return
+        told = " · ".join(part for part in (self.note, self._rate(now)) if part)
         if self.bar is not None:
-            self.bar.update(self.task, completed=self.done, note=f"{self.note} · {self._rate(now)}")
+            self.bar.update(self.task, completed=self.done, note=told)
         elif now - self.last >= self.interval or self.done == self.total:
             self.last = now
             left = (now - self.start) / max(1, self.done - self.first) * (self.total - self.done)
             print(
-                f"{self.label} {self.done}/{self.total} · {self.note} · {self._rate(now)} · {left:.0f} s left",
+                f"{self.label} {self.done}/{self.total} · {told} · {left:.0f} s left",
                 file=sys.stderr,
                 flush=True,
             )

@@ -208,10 +208,11 @@ class RunFolder:
 
 
 def coco_results(rows: Iterable[Mapping[str, Any]], side: float = 3.0) -> list[dict[str, Any]]:
-    """Point detections as COCO results: a box of ``side`` pixels around each, and the point itself under ``point``."""
+    """Point detections as COCO results: a box of ``side`` pixels around each; further ``point`` and ``file_name``."""
     return [
         {
             "image_id": row["image_id"],
+            "file_name": row["image"],
             "category_id": row["category_id"],
             "bbox": [row["x"] - side / 2, row["y"] - side / 2, side, side],
             "score": row["score"],
