@@ -134,6 +134,7 @@ def test_unknown_words_name_their_neighbours(run):
 
 def test_changed_data_of_a_judgement(run, tmp_path):
     words = ["evaluate", tmp_path / "x"]
+    assert "`--data.rot`: did you mean `--data.root`?" in complaint(run(*words, "--data.rot", "y"))
     assert "`--data.rooot`: did you mean `--data.root`?" in complaint(run(*words, "--data.rooot", "y"))
     assert "unknown argument `--train.steps`" in complaint(run(*words, "--train.steps", "4"))
     assert "unknown argument `stray`" in complaint(run(*words, "stray"))
@@ -351,6 +352,8 @@ def test_from_frames_to_figures(made, run, tmp_path, monkeypatch):
     status, out, err = run("evaluate", done["run"], "--data.root=[2024", "--data.val_share", "0.6", "--json", "--quiet")
     assert status == 0, err
     assert json.loads(out.splitlines()[-1])["frames"] == 3
+    kept = json.loads((tmp_path / "runs" / "first" / "evaluation.json").read_text())
+    assert kept["data"] == {"root": "[2024", "val_share": "0.6"}
     assert "`data.val_share` = few" in complaint(run("evaluate", done["run"], "--data.val_share", "few", "--quiet"))
 
     status, out, err = run("evaluate", done["run"], "--split", "train", "--limit", "1", "--quiet")
@@ -371,6 +374,28 @@ def test_from_frames_to_figures(made, run, tmp_path, monkeypatch):
     assert "last.safetensors" in complaint(run("evaluate", done["run"], "--quiet"))
 
 
+def test_training_ends_with_one_line(run, tmp_path):
+    """Which run, how good, and what to type next."""
+    status, out, err = run("train", "point", "--runs", tmp_path / "runs", "--name", "first", *TINY, "--quiet")
+    assert (status, err) == (0, "")
+    (line,) = out.splitlines()
+    root = tmp_path / "runs" / "first"
+    done = json.loads((root / "done.json").read_text())
+    assert line.startswith(f"{root}: ")
+    assert f"at threshold {done['threshold']:.3f} on the validation frames" in line
+    assert line.endswith(f"next: boresight evaluate {root}")
+
+
+def test_the_last_line_when_there_was_nothing_to_find(run, tmp_path, monkeypatch):
+    import boresight.run.train as train
+
+    monkeypatch.setattr(train, "train", lambda *args, **more: {"validation": {"f1": None}, "threshold": 0.5})
+    status, out, err = run("train", "point", "--runs", tmp_path, "--name", "a", *TINY)
+    assert (status, err) == (0, "")
+    root = tmp_path / "a"
+    assert out == f"{root}: no target found on the validation frames; next: boresight evaluate {root}\n"
+
+
 def test_every_option_of_a_verb_is_its_own():
     """The loop's options must not hide a key of the settings (``--name`` is the folder's, not a group's)."""
     from boresight.run.config import PointSettings
@@ -380,3 +405,18 @@ def test_every_option_of_a_verb_is_its_own():
     args, rest = parser.parse_known_args(["train", "point", *(f"--{key}=1" for key in flatten(PointSettings()))])
     assert [word.removeprefix("--").removesuffix("=1") for word in rest] == list(flatten(PointSettings()))
     assert args.verb == "train"
+
+
+def test_train_without_further_arguments_trains_the_defaults(run, tmp_path, monkeypatch):
+    given = []
+
+    def train(recipe, settings, root, **more):
+        given.append((recipe.name, settings, root.name))
+        return {"validation": {"f1": 0.5}, "threshold": 0.4}
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("boresight.run.train.train", train)
+    run("train", "point")
+    from boresight.run.config import PointSettings
+
+    assert given == [("point", PointSettings(), "point")]

@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -46,11 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
 
     def verb(name: str, run: Callable[..., Result], text: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, help=text, description=text)
-        added.set_defaults(run=run, parser=added)
-        added.add_argument("--json", action="store_true", help="end with one line of JSON on stdout")
-        added.add_argument("--quiet", action="store_true", help="no progress")
-        return added
+        return _common(verbs.add_parser(name, help=text, description=text), run)
 
     quick = verb("quickstart", _quickstart, "train three ways on made frames, compare, and write report.html")
     quick.add_argument("--out", default="runs/quickstart", help="folder (default: %(default)s; a free name is chosen)")
@@ -90,26 +87,30 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("folder", metavar="RUN")
     report.add_argument("--open", action="store_true", help="open it in the browser")
 
-    data = verbs.add_parser("data", help="make or check data").add_subparsers(
-        dest="action", required=True, metavar="ACTION", parser_class=_Parser
-    )
-    synth = data.add_parser("synth", help="write made frames (16-bit PNG) with their truth (points.csv)")
-    synth.set_defaults(run=_synth, parser=synth)
+    data = verbs.add_parser("data", help="make or check data")
+    _data_verbs(data.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_Parser))
+    return parser
+
+
+def _common(added: argparse.ArgumentParser, run: Callable[..., Result]) -> argparse.ArgumentParser:
+    """What every verb has."""
+    added.set_defaults(run=run, parser=added)
+    added.add_argument("--json", action="store_true", help="end with one line of JSON on stdout")
+    added.add_argument("--quiet", action="store_true", help="no progress")
+    return added
+
+
+def _data_verbs(actions: Any) -> None:
+    """`data synth` and `data check`."""
+    synth = _common(actions.add_parser("synth", help="write made frames (16-bit PNG) and points.csv"), _synth)
     synth.add_argument("out", metavar="DIR")
     synth.add_argument("--preset", default="default", help="white, easy, default or hard")
     synth.add_argument("--count", type=int, default=100)
     synth.add_argument("--seed", type=int, default=0)
-    check = data.add_parser("check", help="list what is wrong with a data set, file by file")
-    check.set_defaults(run=_check, parser=check)
+    check = _common(actions.add_parser("check", help="list what is wrong with a data set, file by file"), _check)
     check.add_argument("root", metavar="DIR")
-    check.add_argument(
-        "--splits", nargs="+", default=[], metavar="SPLIT", help="split names or files (default: all frames)"
-    )
+    check.add_argument("--splits", nargs="+", default=[], metavar="SPLIT", help="names or files (default: all frames)")
     check.add_argument("--kind", default="auto", choices=["auto", "sirst", "csv", "coco", "images"])
-    for added in (synth, check):
-        added.add_argument("--json", action="store_true", help="end with one line of JSON on stdout")
-        added.add_argument("--quiet", action="store_true", help="no progress")
-    return parser
 
 
 def _options(args: argparse.Namespace) -> list[str]:
@@ -137,8 +138,9 @@ def _train(args: argparse.Namespace, rest: list[str]) -> Result:
         settings = settings_from(PointSettings, read_yaml(run.config), origin=str(run.config))
     else:
         settings = parse_settings(PointSettings, rest, prog=prog)  # with --print_config this prints and exits
-        following = zip(rest, [*rest[1:], ""], strict=True)
-        named = [w.partition("=")[2] or after for w, after in following if w.partition("=")[0] == "--config"]
+        named = [
+            w.partition("=")[2] or after for w, after in pairwise([*rest, ""]) if w.partition("=")[0] == "--config"
+        ]
         name = args.name or (Path(named[-1]).stem if named else args.detector)
     from boresight.run.processes import fresh_run
     from boresight.run.recipes import recipe

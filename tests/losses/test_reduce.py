@@ -64,3 +64,10 @@ def test_offset_l1_has_no_unit(scale, dx, dy):
     """An image twice as large with cells twice as large has the same loss."""
     a, b = torch.tensor([[dx, dy]]), torch.zeros(1, 2)
     assert torch.allclose(offset_l1(a * scale, b * scale, 4 * scale), offset_l1(a, b, 4.0), rtol=1e-5, atol=1e-6)
+
+
+def test_a_share_of_an_object_is_not_rounded_up():
+    """One object in two processes: each divides by a half, and their mean is what one process would compute."""
+    cell, counted = torch.tensor([4.0]), torch.tensor([True])
+    halves = [reduce_cells(cell, counted, torch.tensor(0.5)), reduce_cells(cell * 0, counted, torch.tensor(0.5))]
+    assert float(torch.stack(halves).mean()) == float(reduce_cells(cell, counted, torch.tensor(1.0))) == 4.0

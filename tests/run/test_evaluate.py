@@ -140,7 +140,10 @@ def test_the_best_checkpoint(copied):
 
 
 def test_other_data(copied):
-    assert evaluate_run(copied, data={"test_frames": 2}, bootstrap=0)["frames"] == 2
+    assert "data" not in evaluate_run(copied, bootstrap=0)  # its own
+    figures = evaluate_run(copied, data={"test_frames": 2}, bootstrap=0)
+    assert (figures["frames"], figures["data"]) == (2, {"test_frames": 2})
+    assert json.loads(copied.evaluation.read_text())["data"] == {"test_frames": 2}
 
 
 def test_the_last_line_is_short(copied):

@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from boresight.cli import main
-from boresight.run import processes
+from boresight.core.errors import Failure, Stopped
+from boresight.run import processes, signals
 from boresight.run import train as train_module
 from boresight.run.checkpoint import load_checkpoint
 from boresight.run.parse import nested
@@ -182,7 +183,7 @@ def test_ctrl_c_says_how_to_continue(step, interrupt_at, monkeypatch, arguments,
 def test_a_polite_end_is_as_good(interrupt_at, monkeypatch, tiny, trained, tmp_path):
     interrupt_at(2, (signal.SIGTERM, signal.SIGTERM))
     run = RunFolder(tmp_path)
-    with pytest.raises(train_module.Stopped):
+    with pytest.raises(Stopped):
         train(POINT, tiny(), run.root, quiet=True)
     monkeypatch.undo()
     train(POINT, tiny(), run.root, quiet=True)
@@ -199,7 +200,7 @@ def test_a_second_ctrl_c_stops_at_once_and_the_run_continues(
     interrupt_at, monkeypatch, arguments, trained, tmp_path, capsys
 ):
     interrupt_at(4, (signal.SIGINT, signal.SIGINT))
-    monkeypatch.setattr(train_module, "ONE_REQUEST", -1.0)
+    monkeypatch.setattr(signals, "ONE_REQUEST", -1.0)
     assert main(["train", "point", "--runs", str(tmp_path), "--name", "a", "--quiet", *arguments()]) == 130
     assert capsys.readouterr().err == "boresight: stopped\n"
     run = RunFolder(tmp_path / "a")
@@ -244,7 +245,7 @@ def test_the_state_model_weights_on_a_full_disk(arguments, tmp_path, capsys):
 
 def test_a_resumed_run_adds_up_its_time(interrupt_at, monkeypatch, tiny, tmp_path):
     interrupt_at(2)
-    with pytest.raises(train_module.Stopped):
+    with pytest.raises(Stopped):
         train(POINT, tiny(), tmp_path, quiet=True)
     monkeypatch.undo()
     state = torch.load(next((tmp_path / "checkpoints").glob("state-2/custom_checkpoint_0.pkl")), weights_only=False)
@@ -325,11 +326,10 @@ raise SystemExit(main(["train", "point", "--resume", sys.argv[1], "--json", "--q
 def test_two_processes_train_what_one_does(arguments, tmp_path, monkeypatch):
     """Started by torchrun on the CPU, without statistics of a batch: one folder, one line of JSON, the same digits.
 
-    In the third step one process is asked to stop: both do, and continue. The place's weight is 0 here: it is a mean
-    over the cells of each process, not of all.
+    In the third step one process is asked to stop: both do, and continue.
     """
     (tmp_path / "rank.py").write_text(RANK)
-    keys = arguments({"train.batch": 4, "train.steps": 4, "loss.offset": 0.0})
+    keys = arguments({"train.batch": 4, "train.steps": 4})
     verb = ["train", "point", "--runs", str(tmp_path), "--json", "--quiet", *keys, "--name"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
@@ -350,8 +350,11 @@ def test_two_processes_train_what_one_does(arguments, tmp_path, monkeypatch):
     assert main([*verb, "one"]) == 0
     one, two = (RunFolder(tmp_path / name) for name in ("one", "two"))
     assert len(digits(one)) == 4
+    assert min(row["loss_offset"] for row in digits(one)) > 0
     for name in (
+        "loss",
         "loss_cls",
+        "loss_offset",
         "loss_auxiliary",
         "gradient_norm",
         "objects",
@@ -372,5 +375,5 @@ def test_fresh_folders_are_chosen_once(tmp_path, monkeypatch):
 
 def test_processes_that_do_not_find_each_other(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(train_module.Failure, match="3 processes were started, but 1 found each other"):
+    with pytest.raises(Failure, match="3 processes were started, but 1 found each other"):
         processes.joined()

@@ -13,7 +13,7 @@ from boresight.cli import main
 from boresight.core.errors import Failure, UserError
 from boresight.run import compare, jobs
 from boresight.run.compare import run_study, steps_to
-from boresight.run.jobs import run_jobs
+from boresight.run.jobs import judged, run_jobs
 from boresight.run.parse import nested, read_yaml
 from boresight.run.record import RunFolder, read_parquet, write_json, write_parquet, write_yaml
 from boresight.run.study import merged, read_study
@@ -167,6 +167,9 @@ def finish(root: Path) -> None:
     write_json(
         run.evaluation,
         {
+            "split": "test",
+            "checkpoint": "last",
+            "limit": None,
             "f1": f1,
             "f1_at_half": f1 / 2,
             "pd_at_0.1_false_alarms_per_frame": f1,
@@ -187,7 +190,7 @@ def at_once(monkeypatch):
 
     def run(roots, **more):
         for root in roots:
-            if not RunFolder(root).evaluation.is_file():
+            if not judged(RunFolder(root)):
                 finish(root)
                 done.append(root)
 
@@ -250,6 +253,23 @@ def test_a_study_that_was_stopped_continues(written, at_once, tmp_path, monkeypa
     assert len(at_once) == len(first) + 1
 
 
+OTHERWISE = [{"split": "val"}, {"limit": 2}, {"checkpoint": "best"}, {"data": {"root": "elsewhere"}}]
+
+
+@pytest.mark.parametrize("otherwise", OTHERWISE, ids=lambda about: next(iter(about)))
+def test_a_run_that_was_judged_otherwise_is_judged_again(written, at_once, tmp_path, monkeypatch, otherwise):
+    """Somebody looked at one run by hand: its figures are not those that the study compares."""
+    study = read_study(written(), seeds=1, only=["sky"])
+    comparison = run_study(study, tmp_path / "out")
+    looked_at = RunFolder(at_once[1])
+    figures = json.loads(looked_at.evaluation.read_text()) | {"f1": 0.0} | otherwise
+    write_json(looked_at.evaluation, figures)
+    assert not judged(looked_at)
+    assert run_study(study, tmp_path / "out") == comparison
+    assert at_once[3:] == [looked_at.root]
+    assert judged(looked_at)
+
+
 def test_more_seeds_and_variants_can_be_added(written, at_once, tmp_path, monkeypatch):
     monkeypatch.setitem(F1, "new", (0.1, 0.1))
     run_study(read_study(written(), seeds=1), tmp_path / "out")
@@ -294,6 +314,13 @@ def test_a_run_is_trained_and_judged_in_a_process_of_its_own(tiny, tmp_path, cap
     before = run.evaluation.stat().st_mtime_ns
     run_jobs([root], jobs=1, threads=1, label="study", total=0, quiet=True)
     assert run.evaluation.stat().st_mtime_ns == before
+    weights = (run.checkpoints / "last.safetensors").stat().st_mtime_ns
+    assert main(["evaluate", str(root), "--limit", "1", "--quiet"]) == 0
+    assert not judged(run)
+    run_jobs([root], jobs=1, threads=1, label="study", total=0, quiet=True)
+    assert judged(run)
+    assert json.loads(run.evaluation.read_text())["frames"] == 2
+    assert (run.checkpoints / "last.safetensors").stat().st_mtime_ns == weights  # judged again, not trained again
 
 
 def test_a_run_that_fails_is_named(tmp_path):

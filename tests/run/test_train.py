@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
 from dataclasses import replace
 
 import pytest
@@ -11,14 +10,14 @@ import torch
 import yaml
 from torch import nn
 
-from boresight.core.errors import Failure, UserError
+from boresight.core.errors import Failure
 from boresight.run import train as train_module
 from boresight.run.checkpoint import load_checkpoint
 from boresight.run.config import PointSettings
 from boresight.run.parse import nested, settings_from
 from boresight.run.recipes import POINT
 from boresight.run.record import RunFolder, read_parquet
-from boresight.run.train import _ema, check_trackers, parameter_groups, stop_requests, train
+from boresight.run.train import train
 
 LOSSES = ["loss_cls", "loss_offset", "loss_auxiliary"]
 
@@ -186,16 +185,6 @@ def test_the_loss_falls(tiny, tmp_path):
     assert [v is None for v in column(RunFolder(tmp_path), "val_f1")] == [True] * 39 + [False]
 
 
-def test_the_average_of_weights_starts_short_and_decays():
-    old, new = [torch.tensor([0.0])], [torch.tensor([1.0])]
-    _ema(0.9)(old, new, 0)  # (1 + 0) / (10 + 0) = 0.1 of the old stays
-    assert old[0].item() == pytest.approx(0.9)
-    old[0].zero_()
-    _ema(0.9)(old, new, torch.tensor(1000))  # 1001 / 1010 > 0.9: the decay asked for
-    assert old[0].item() == pytest.approx(0.1)
-    assert new[0].item() == 1.0
-
-
 def test_what_is_kept_is_the_average_or_the_raw_weights(tiny, tmp_path):
     kept = {}
     for ema in (0.0, 0.998):
@@ -209,14 +198,6 @@ def test_what_is_kept_is_the_average_or_the_raw_weights(tiny, tmp_path):
     assert torch.equal(kept[0.0][1][name], kept[0.998][1][name])  # averaging does not touch the training
     assert torch.equal(kept[0.0][0][name], kept[0.0][1][name])
     assert not torch.equal(kept[0.998][0][name], kept[0.998][1][name])
-
-
-def test_biases_and_norms_do_not_decay():
-    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
-    decaying, free = parameter_groups(model, 0.1)
-    assert [tuple(p.shape) for p in decaying["params"]] == [(2, 1, 3, 3)]
-    assert len(free["params"]) == 3
-    assert (decaying["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
 
 
 def test_two_passes_are_one_batch(tiny, tmp_path):
@@ -255,11 +236,6 @@ def test_by_default_two_passes_are_nearly_one_batch(tiny, tmp_path):
     one, two = (column(RunFolder(tmp_path / str(passes)), "loss_cls") for passes in (1, 2))
     assert one != two
     assert two == pytest.approx(one, rel=0.5)
-
-
-def test_a_batch_must_be_a_multiple_of_the_passes(tiny, tmp_path):
-    with pytest.raises(UserError, match=r"`train\.batch` = 2.*multiple.*= 4"):
-        train(POINT, tiny({"train.accumulate": 4}), tmp_path, quiet=True)
 
 
 def test_the_average_of_objects_is_that_of_the_frames_seen(tiny, tmp_path):
@@ -301,35 +277,6 @@ def test_a_loss_that_is_not_finite_ends_the_run(tiny, tmp_path, value):
     assert run.states() == []
     assert not run.metrics.exists()
     assert not (run.checkpoints / "last.safetensors").exists()
-
-
-def test_trackers_that_are_not_there():
-    check_trackers(())
-    with pytest.raises(UserError, match=r"`train\.trackers` = wandbb: not known: did you mean `wandb`"):
-        check_trackers(["wandbb"])
-
-
-def test_a_tracker_that_is_not_installed(monkeypatch):
-    monkeypatch.setattr(train_module, "get_available_trackers", list)
-    with pytest.raises(UserError, match=r"`train\.trackers` = wandb: not installed"):
-        check_trackers(["wandb"])
-
-
-def test_the_first_signal_asks_and_a_second_interrupt_stops(monkeypatch):
-    before = signal.getsignal(signal.SIGINT)
-    with stop_requests() as asked:
-        assert not asked()
-        signal.raise_signal(signal.SIGTERM)
-        assert asked()
-        try:
-            signal.raise_signal(signal.SIGINT)  # at once: a launcher that passes on what the terminal sent
-        except KeyboardInterrupt:
-            pytest.fail("one Ctrl-C was taken for two")
-        monkeypatch.setattr(train_module, "ONE_REQUEST", 0.0)
-        signal.raise_signal(signal.SIGTERM)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_half_precision_trains(tiny, tmp_path):

@@ -15,7 +15,7 @@ from boresight.core.grid import cell_centres
 from boresight.core.types import DenseOutput, DenseTargets, Detections, Scene
 from boresight.detectors.detector import Detector
 from boresight.losses.classification import CellLoss
-from boresight.losses.reduce import Per, reduce_cells
+from boresight.losses.reduce import Per, divisor, reduce_cells
 from boresight.losses.regression import offset_l1
 from boresight.targets.gaussian import Kernel, coarser_targets, point_targets
 from boresight.targets.schedule import TRUNCATION, Schedule
@@ -129,7 +129,7 @@ def _offset(output: DenseOutput, targets: DenseTargets) -> Tensor:
     cells = cells.scatter_add_(0, owner.flatten(), torch.ones_like(owner, dtype=cells.dtype).flatten())
     wanted = targets.objects[targets.matched.clamp(min=0), :2]
     distance = offset_l1(output.boxes[..., :2].float(), wanted, output.stride) / cells[owner]
-    return torch.where(taught, distance, 0.0).sum() / targets.normaliser.clamp(min=1)
+    return torch.where(taught, distance, 0.0).sum() / divisor(targets.normaliser)
 
 
 class Decoder(Protocol):

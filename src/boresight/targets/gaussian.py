@@ -101,6 +101,15 @@ def _scatter_argmax(value: Tensor, owner: Tensor, index: Tensor, size: int) -> T
     return torch.where(best < 0, -1, best & 0xFFFFFFFF)
 
 
+def _check_points(batch: _Batch, classes: int, size: tuple[float, float]) -> None:
+    """Raise ValueError for a label without a channel and for a point off the map of ``size`` (width, height) pixels."""
+    if len(batch.label) and not bool(((batch.label >= 0) & (batch.label < classes)).all()):
+        raise ValueError(f"labels must lie in 0..{classes - 1}, got {batch.label.min()}..{batch.label.max()}")
+    off = ~((batch.xy >= 0) & (batch.xy <= torch.tensor(size, device=batch.xy.device))).all(-1)
+    if bool(off.any()):
+        raise ValueError(f"a point lies off the map of {size[0]:g} x {size[1]:g} px: {batch.xy[off][0].tolist()}")
+
+
 def point_targets(
     points: Sequence[Points],
     *,
@@ -133,14 +142,7 @@ def point_targets(
     """
     device = torch.device(device)
     batch = _concatenate(points, device)
-    if len(batch.label) and not bool(((batch.label >= 0) & (batch.label < classes)).all()):
-        raise ValueError(f"labels must lie in 0..{classes - 1}, got {batch.label.min()}..{batch.label.max()}")
-    end = torch.tensor([columns * stride, rows * stride], device=device)
-    off = ~((batch.xy >= 0) & (batch.xy <= end)).all(-1)
-    if bool(off.any()):
-        raise ValueError(
-            f"a point lies off the map of {columns * stride:g} x {rows * stride:g} px: {batch.xy[off][0].tolist()}"
-        )
+    _check_points(batch, classes, (columns * stride, rows * stride))
     shape = (len(points), classes, rows, columns)
     uv = pixel_to_cell(batch.xy.float(), stride)
     centre = nearest_cell(uv, rows, columns)
