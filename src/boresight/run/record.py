@@ -200,7 +200,8 @@ class RunFolder:
                 shutil.rmtree(partial, ignore_errors=True)
             reason = str(error).splitlines()[0]
             raise UserError(
-                f"{final}: the training state cannot be saved ({reason}); the last whole state is kept"
+                f"{final}: the training state cannot be saved ({reason}); the last whole state is kept: "
+                "free space and continue with --resume"
             ) from error
         if main:
             for old in self.states()[:-keep]:
