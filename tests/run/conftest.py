@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from boresight.run.config import PointSettings
+from boresight.run.recipe import Recipe
+from boresight.run.recipes import POINT
 from boresight.run.record import RunFolder
 
 TINY = {
@@ -79,3 +82,18 @@ def copied(trained, tmp_path) -> RunFolder:
 def leftovers() -> Callable[[Path], list[Path]]:
     """What should not lie in a folder when everything is done: pieces of files."""
     return lambda folder: sorted(p for p in folder.rglob("*") if ".partial" in p.name)
+
+
+def without_batch_norm(module: nn.Module) -> nn.Module:
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, nn.GroupNorm(1, child.num_features))
+        else:
+            without_batch_norm(child)
+    return module
+
+
+@pytest.fixture(scope="session")
+def unbatched() -> Recipe:
+    """The point recipe without batch statistics: those depend on how a batch is cut, a frame's own do not."""
+    return replace(POINT, build=lambda settings, classes: without_batch_norm(POINT.build(settings, classes)))

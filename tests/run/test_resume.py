@@ -10,11 +10,9 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 
 from boresight.cli import main
 from boresight.core.errors import Failure, Stopped
@@ -278,17 +276,6 @@ def test_resume_with_a_spoilt_configuration(copied, capsys, text):
 # --- several processes -----------------------------------------------------------------------------------------------
 
 
-def without_batch_norm(module: nn.Module) -> nn.Module:
-    for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d):
-            setattr(module, name, nn.GroupNorm(1, child.num_features))
-        else:
-            without_batch_norm(child)
-    return module
-
-
-PLAIN = replace(POINT, build=lambda settings, classes: without_batch_norm(POINT.build(settings, classes)))
-
 RANK = """
 import os, signal, sys
 import torch
@@ -323,7 +310,7 @@ raise SystemExit(main(["train", "point", "--resume", sys.argv[1], "--json", "--q
 """
 
 
-def test_two_processes_train_what_one_does(arguments, tmp_path, monkeypatch):
+def test_two_processes_train_what_one_does(unbatched, arguments, tmp_path, monkeypatch):
     """Started by torchrun on the CPU, without statistics of a batch: one folder, one line of JSON, the same digits.
 
     In the third step one process is asked to stop: both do, and continue.
@@ -346,7 +333,7 @@ def test_two_processes_train_what_one_does(arguments, tmp_path, monkeypatch):
 
     from boresight.run import recipes
 
-    monkeypatch.setattr(recipes, "RECIPES", (PLAIN,))
+    monkeypatch.setattr(recipes, "RECIPES", (unbatched,))
     assert main([*verb, "one"]) == 0
     one, two = (RunFolder(tmp_path / name) for name in ("one", "two"))
     assert len(digits(one)) == 4

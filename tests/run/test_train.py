@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
-from torch import nn
 
 from boresight.core.errors import Failure
 from boresight.run import train as train_module
@@ -24,19 +23,6 @@ LOSSES = ["loss_cls", "loss_offset", "loss_auxiliary"]
 
 def column(run: RunFolder, name: str) -> list:
     return [row[name] for row in read_parquet(run.metrics)]
-
-
-def without_batch_norm(module: nn.Module) -> nn.Module:
-    """Statistics of a batch depend on how it is cut; those of a frame do not."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d):
-            setattr(module, name, nn.GroupNorm(1, child.num_features))
-        else:
-            without_batch_norm(child)
-    return module
-
-
-PLAIN = replace(POINT, build=lambda settings, classes: without_batch_norm(POINT.build(settings, classes)))
 
 
 # --- the folder ------------------------------------------------------------------------------------------------------
@@ -200,7 +186,7 @@ def test_what_is_kept_is_the_average_or_the_raw_weights(tiny, tmp_path):
     assert not torch.equal(kept[0.998][0][name], kept[0.998][1][name])
 
 
-def test_two_passes_are_one_batch(tiny, tmp_path):
+def test_two_passes_are_one_batch(unbatched, tiny, tmp_path):
     """With a loss divided by cells and no statistics of a batch, accumulation changes nothing.
 
     By default it does: the statistics of normalisation are those of a pass, and each pass divides by its own objects.
@@ -217,7 +203,7 @@ def test_two_passes_are_one_batch(tiny, tmp_path):
     runs = {}
     for passes in (1, 2):
         runs[passes] = RunFolder(tmp_path / str(passes))
-        train(PLAIN, tiny(keys | {"train.accumulate": passes}), runs[passes].root, quiet=True)
+        train(unbatched, tiny(keys | {"train.accumulate": passes}), runs[passes].root, quiet=True)
     for name in ("loss", *LOSSES, "positives", "objects", "positive_rate", "positive_mass", "gradient_norm"):
         assert column(runs[2], name) == pytest.approx(column(runs[1], name), rel=1e-4, abs=1e-7), name
     assert min(column(runs[1], "gradient_norm")) > 0.03

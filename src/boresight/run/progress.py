@@ -82,12 +82,3 @@ class Progress:
     def _rate(self, now: float) -> str:
         counted = self.done - self.first if self.unit == "step" else self.units
         return f"{counted / max(1e-9, now - self.start):.1f} {self.unit}/s"
-
-    def say(self, line: str) -> None:
-        """Print a line above the bar."""
-        if self.quiet:
-            return
-        if self.bar is not None:
-            self.bar.console.print(line, markup=False, highlight=False)
-        else:
-            print(line, file=sys.stderr, flush=True)
