@@ -86,16 +86,40 @@ class Points(_OnDevice):
 
 
 @dataclass(frozen=True, slots=True)
+class View:
+    """How the image of a scene was cut from that of another: what is known of the source can be looked up.
+
+    Frozen features are computed once for a source and read through this map, so that crops, mirrors and zooms of
+    one image cost nothing more. It stays where the source is when the scene moves to a device.
+
+    Attributes:
+        source: the scene as the file or generator gives it.
+        to_source: ``[2, 3]`` float32, pixel frame of the view to pixel frame of the source: ``p = A @ (x, y, 1)``.
+    """
+
+    source: Scene
+    to_source: Tensor
+
+    def __post_init__(self) -> None:
+        _check("View", "to_source", self.to_source, (2, 3))
+
+
+@dataclass(frozen=True, slots=True)
 class Scene(_OnDevice):
     """One image and what is known about it.
 
     Attributes:
-        image: ``[C, H, W]`` float32, raw values as the sensor or file gives them (nothing normalised).
+        image: ``[C, H, W]`` float32 or uint8, raw values as the sensor or file gives them (nothing normalised).
         name: the file name or a name made from the index; identifies the image in every table.
         image_id: the COCO image id.
         points: point truth, or None when unknown (unknown is not "no targets").
         boxes: ``[N, 4]`` float xyxy truth boxes, or None when unknown.
         labels: ``[N]`` long classes of ``boxes``.
+        ignore: ``[N]`` bool, boxes that say "something is here that does not count" (COCO's ``iscrowd``): finding them
+            is no false alarm, missing them no miss. None: every box counts.
+        exhaustive: ``[C]`` bool, the classes of which *every* object of this image is labelled; of the others an
+            unlabelled one may be there, so that silence is not a negative. None: all classes.
+        view: where the image was cut from, when it is a view of another scene.
         level, spread: brightness of the whole frame (see :func:`frame_brightness`). A crop keeps its frame's values,
             so that training on crops and inference on frames see the same normalised pixels.
     """
@@ -108,6 +132,9 @@ class Scene(_OnDevice):
     labels: Tensor | None = None
     level: float = 0.0
     spread: float = 1.0
+    ignore: Tensor | None = None
+    exhaustive: Tensor | None = None
+    view: View | None = None
 
     def __post_init__(self) -> None:
         _check("Scene", "image", self.image, (None, None, None))
@@ -115,6 +142,8 @@ class Scene(_OnDevice):
             _check("Scene", "boxes", self.boxes, (None, 4))
             if self.labels is None or len(self.labels) != len(self.boxes):
                 raise ValueError(f"Scene.labels must have one entry a box ({len(self.boxes)}), got {self.labels}")
+            if self.ignore is not None:
+                _check("Scene", "ignore", self.ignore, (len(self.boxes),))
 
     @property
     def size(self) -> tuple[int, int]:
