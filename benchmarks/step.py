@@ -14,7 +14,7 @@ import torch
 
 from boresight.core.types import Points, Scene
 from boresight.run.config import HeadSettings, PointSettings
-from boresight.run.recipes import point_detector
+from boresight.run.point import point_detector
 
 VARIANTS = {
     "float32, contiguous": (torch.contiguous_format, False),

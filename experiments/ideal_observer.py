@@ -23,7 +23,8 @@ from boresight.evaluate.observer import ideal_observer, matched_filter
 from boresight.evaluate.points import evaluate_points
 from boresight.run.frames import point_splits
 from boresight.run.parse import read_yaml, settings_from
-from boresight.run.recipes import recipe, truth_points
+from boresight.run.point import truth_points
+from boresight.run.recipes import recipe
 from boresight.run.record import RunFolder
 
 

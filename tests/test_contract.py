@@ -17,7 +17,7 @@ from boresight.core.grid import unravel_cell
 from boresight.core.types import DenseOutput, DenseTargets, Detections, Points, Scene
 from boresight.detectors.detector import Detector
 from boresight.run.config import EncoderSettings, HeadSettings, PointSettings, TargetSettings
-from boresight.run.recipes import point_detector
+from boresight.run.point import point_detector
 
 
 @dataclass(frozen=True)

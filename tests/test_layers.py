@@ -16,6 +16,7 @@ FLOORS = (
     {"diagnose", "detectors"},
     {"run"},
     {"report"},
+    {"cli_data"},
     {"cli"},
     {"__main__"},  # python -m boresight: a door to the command line
 )

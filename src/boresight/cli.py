@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from boresight import __version__
+from boresight.cli_data import add_data_verbs
 from boresight.core.errors import Failure, Stopped, UserError, did_you_mean
 
 Result = dict[str, Any]
@@ -54,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     quick.add_argument("--seed", type=int, default=0)
 
     train = verb("train", _train, "train a detector; `boresight train point --print_config` shows every key")
-    train.add_argument("detector", choices=["point"], help="the system to train")
+    train.add_argument("detector", choices=["point", "text", "localise"], help="the system to train")
     train.add_argument("--runs", default="runs", help="where run folders go (default: %(default)s)")
     train.add_argument("--name", help="name of the run folder (default: the configuration's name, or the detector's)")
     train.add_argument("--resume", metavar="RUN", help="continue that run")
@@ -66,11 +67,15 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--limit", type=int, help="judge the first N frames only")
     evaluate.add_argument("--checkpoint", default="last", choices=["last", "best"])
 
-    predict = verb("predict", _predict, "find targets in images; write CSV and COCO JSON")
+    predict = verb("predict", _predict, "find targets, or what --queries ask for, in images; write CSV and COCO JSON")
     predict.add_argument("run_folder", metavar="RUN")
     predict.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders or patterns")
     predict.add_argument(
         "--out", default="predictions.json", help="COCO results; a CSV of the same name is written beside"
+    )
+    predict.add_argument("--queries", help="what to look for, say `ship,red aircraft` (default: the trained classes)")
+    predict.add_argument(
+        "--window", type=int, default=1024, help="read larger images in overlapping windows of this side, pixels"
     )
     predict.add_argument("--threshold", type=float, help="instead of the one chosen on validation")
     predict.add_argument("--overlays", metavar="DIR", help="also draw every frame with its detections")
@@ -87,8 +92,8 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("folder", metavar="RUN")
     report.add_argument("--open", action="store_true", help="open it in the browser")
 
-    data = verbs.add_parser("data", help="make or check data")
-    _data_verbs(data.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_Parser))
+    data = verbs.add_parser("data", help="make, check or convert data")
+    add_data_verbs(data.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_Parser), _common)
     return parser
 
 
@@ -98,19 +103,6 @@ def _common(added: argparse.ArgumentParser, run: Callable[..., Result]) -> argpa
     added.add_argument("--json", action="store_true", help="end with one line of JSON on stdout")
     added.add_argument("--quiet", action="store_true", help="no progress")
     return added
-
-
-def _data_verbs(actions: Any) -> None:
-    """`data synth` and `data check`."""
-    synth = _common(actions.add_parser("synth", help="write made frames (16-bit PNG) and points.csv"), _synth)
-    synth.add_argument("out", metavar="DIR")
-    synth.add_argument("--preset", default="default", help="white, easy, default or hard")
-    synth.add_argument("--count", type=int, default=100)
-    synth.add_argument("--seed", type=int, default=0)
-    check = _common(actions.add_parser("check", help="list what is wrong with a data set, file by file"), _check)
-    check.add_argument("root", metavar="DIR")
-    check.add_argument("--splits", nargs="+", default=[], metavar="SPLIT", help="names or files (default: all frames)")
-    check.add_argument("--kind", default="auto", choices=["auto", "sirst", "csv", "coco", "images"])
 
 
 def _options(args: argparse.Namespace) -> list[str]:
@@ -125,9 +117,9 @@ def _quickstart(args: argparse.Namespace, rest: list[str]) -> Result:
 
 
 def _train(args: argparse.Namespace, rest: list[str]) -> Result:
-    from boresight.run.config import PointSettings
-    from boresight.run.parse import parse_settings, read_yaml, settings_from
+    from boresight.run.parse import parse_settings
     from boresight.run.record import RunFolder
+    from boresight.run.systems import SETTINGS, read_settings
 
     prog = f"boresight train {args.detector}"
     run = None
@@ -135,9 +127,11 @@ def _train(args: argparse.Namespace, rest: list[str]) -> Result:
         if rest:
             raise UserError(f"--resume continues a run with its own settings; drop `{rest[0]}`, or train a new run")
         run = RunFolder.existing(args.resume)
-        settings = settings_from(PointSettings, read_yaml(run.config), origin=str(run.config))
+        settings = read_settings(run.config)
+        if settings.detector != args.detector:
+            raise UserError(f"{run.root}: a run of `{settings.detector}`: boresight train {settings.detector} --resume")
     else:
-        settings = parse_settings(PointSettings, rest, prog=prog)  # with --print_config this prints and exits
+        settings = parse_settings(SETTINGS[args.detector], rest, prog=prog)  # --print_config prints and exits
         named = [
             w.partition("=")[2] or after for w, after in pairwise([*rest, ""]) if w.partition("=")[0] == "--config"
         ]
@@ -148,53 +142,36 @@ def _train(args: argparse.Namespace, rest: list[str]) -> Result:
 
     fresh = run is None
     run = run or fresh_run(args.runs, name)
+    kind = recipe(args.detector)
     try:
-        summary = train(recipe(args.detector), settings, run.root, quiet=args.quiet)
+        summary = train(kind, settings, run.root, quiet=args.quiet)
     except UserError:
         if fresh and not run.checkpoints.exists():
             run.discard()
         raise
     if not args.json and os.environ.get("RANK", "0") == "0":
-        score, threshold = summary["validation"]["f1"], summary["threshold"]
-        found = "no target found" if score is None else f"F1 {score:.3f} at threshold {threshold:.3f}"
+        score, threshold = summary["validation"][kind.monitor], summary["threshold"]
+        name = kind.monitor.upper() if kind.monitor != "f1" else "F1"
+        found = "nothing found" if score is None else f"{name} {score:.3f}, threshold {threshold:.3f}"
         print(f"{run.root}: {found} on the validation frames; next: boresight evaluate {run.root}")
     return summary
 
 
 def _evaluate(args: argparse.Namespace, rest: list[str]) -> Result:
-    from boresight.run.config import PointSettings
     from boresight.run.parse import overrides
     from boresight.run.record import RunFolder
+    from boresight.run.systems import read_settings
 
-    data = overrides(PointSettings, "data", rest, _options(args))
     run = RunFolder.existing(args.run_folder)
+    settings = read_settings(run.config)
+    data = overrides(type(settings), "data", rest, _options(args))
     from boresight.run.evaluate import evaluate_run, last_line
+    from boresight.run.recipes import recipe
 
     figures = evaluate_run(run, split=args.split, limit=args.limit, which=args.checkpoint, data=data, quiet=args.quiet)
     if not args.json:
-        print(_summary(figures))
+        print(recipe(settings.detector).summary(figures))
     return last_line(figures)
-
-
-def _summary(figures: Result) -> str:
-    """The figures that matter, for a person."""
-
-    def shown(key: str) -> str:
-        value, interval = figures[key], figures["intervals"].get(key)
-        span = f"  [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
-        return "undefined" if value is None else f"{value:.3f}{span}"
-
-    rows = [
-        (f"F1 at the validated threshold {figures['threshold']:.3f}", "f1"),
-        ("F1 at 0.5", "f1_at_half"),
-        ("Pd at 0.1 false alarms a frame", "pd_at_0.1_false_alarms_per_frame"),
-        ("Pd at 1 false alarm a frame", "pd_at_1_false_alarms_per_frame"),
-        ("false alarms a frame", "false_alarms_per_frame"),
-        ("RMSE of hits, px", "rmse"),
-    ]
-    counted = f"{figures['frames']} frames, {figures['truths']} targets"
-    head = f"{figures['split']}: {counted}, within {figures['tolerance']:g} px"
-    return "\n".join([head, *(f"  {text:<42} {shown(key)}" for text, key in rows)])
 
 
 def _predict(args: argparse.Namespace, rest: list[str]) -> Result:
@@ -203,17 +180,24 @@ def _predict(args: argparse.Namespace, rest: list[str]) -> Result:
     run = RunFolder.existing(args.run_folder)
     if args.threshold is not None and not 0 <= args.threshold <= 1:
         raise UserError(f"--threshold {args.threshold}: must be between 0 and 1")
-    from boresight.run.predict import predict_images
+    if args.window < 64:
+        raise UserError(f"--window {args.window}: must be 64 pixels or more")
+    from boresight.run.systems import read_settings
 
+    kind = read_settings(run.config).detector
+    if args.queries is not None and kind == "point":
+        raise UserError(f"--queries: {run.root} is a run of `point`, which finds points and takes no queries")
     overlays = Path(args.overlays) if args.overlays else None
-    return predict_images(
-        run,
-        args.images,
-        Path(args.out),
-        threshold=args.threshold,
-        overlays=overlays,
-        which=args.checkpoint,
-        quiet=args.quiet,
+    common: dict[str, Any] = {"threshold": args.threshold, "overlays": overlays, "which": args.checkpoint}
+    if kind == "point":
+        from boresight.run.predict import predict_images
+
+        return predict_images(run, args.images, Path(args.out), quiet=args.quiet, **common)
+    from boresight.run.predict_boxes import predict_boxes, split_queries
+
+    queries = split_queries(args.queries) if args.queries is not None else ()
+    return predict_boxes(
+        run, args.images, Path(args.out), queries=queries, window=args.window, quiet=args.quiet, **common
     )
 
 
@@ -252,28 +236,6 @@ def _report(args: argparse.Namespace, rest: list[str]) -> Result:
     if not args.json:
         print(path)
     return {"report": str(path)}
-
-
-def _synth(args: argparse.Namespace, rest: list[str]) -> Result:
-    if args.count < 1:
-        raise UserError(f"--count {args.count}: at least one frame")
-    from boresight.run.synth import write_skyfield
-
-    return write_skyfield(Path(args.out), preset_name=args.preset, count=args.count, seed=args.seed, quiet=args.quiet)
-
-
-def _check(args: argparse.Namespace, rest: list[str]) -> Result:
-    from boresight.run.frames import check_folder
-
-    problems = check_folder(Path(args.root), args.splits, kind=args.kind)
-    if not args.json:
-        for problem in problems:
-            print(problem.line())
-    errors = sum(p.severity == "error" for p in problems)
-    if not args.json:
-        print(f"{errors} errors, {len(problems) - errors} remarks")
-    listed = [{"kind": p.kind, "severity": p.severity, "file": p.file, "detail": p.detail} for p in problems]
-    return {"root": args.root, "errors": errors, "problems": listed, "_status": 2 if errors else 0}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from boresight.core.types import DenseOutput, Points, Scene
 from boresight.detectors.gaussian_point import PointAssigner, PointCriterion, normalised_batch
 from boresight.losses import classification
 from boresight.run.config import PointSettings
-from boresight.run.recipes import point_detector
+from boresight.run.point import point_detector
 from boresight.targets import schedule
 from boresight.targets.gaussian import coarser_targets, gaussian_kernel, hard_kernel, point_targets
 

@@ -17,6 +17,8 @@ LOSSES = {
     "focal": c.focal(),
     "penalty_reduced_focal": c.penalty_reduced_focal(),
     "quality_focal": c.quality_focal(),
+    "varifocal": c.varifocal(),
+    "matchability": c.matchability(),
     "ohem": c.ohem(2.0, floor=2),
 }
 each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
@@ -65,6 +67,29 @@ def test_penalty_reduced_focal_by_hand():
 def test_quality_focal_by_hand():
     loss = c.quality_focal(2.0)(*cells([LOGIT_3] * 2, [1.0, 0.75], [True, False]))
     assert loss.tolist() == pytest.approx([(1 / 16) * math.log(4 / 3), 0.0])
+
+
+def test_varifocal_by_hand():
+    """Targets of 1 and 1/2 weigh themselves; a negative is focal; a positive that boxes nothing costs nothing."""
+    positive = [True, True, False, True]
+    loss = c.varifocal(0.75, 2.0)(*cells([LOGIT_3] * 4, [1.0, 0.5, 0.0, 0.0], positive))
+    half = 0.5 * (math.log(4 / 3) + math.log(4)) / 2
+    assert loss.tolist() == pytest.approx([math.log(4 / 3), half, 0.75 * (9 / 16) * math.log(4), 0.0])
+
+
+def test_matchability_by_hand():
+    """IoU 1/4 to the power 1.5 is a target of 1/8, and it is pushed there at full weight."""
+    loss = c.matchability(1.5)(*cells([LOGIT_3] * 3, [1.0, 0.25**1.5, 0.0], [True, True, False]))
+    eighth = math.log(4 / 3) / 8 + math.log(4) * 7 / 8
+    assert loss.tolist() == pytest.approx([math.log(4 / 3), eighth, 0.75**1.5 * math.log(4)])
+
+
+@pytest.mark.parametrize("loss", [c.varifocal(), c.matchability()], ids=["varifocal", "matchability"])
+def test_the_share_of_the_target_is_what_is_weighted(loss):
+    """Weight 3 on a hard positive triples it, and leaves negatives alone."""
+    given = cells([LOGIT_3] * 2, [1.0, 0.0], [True, False])
+    plain, heavy = loss(*given), loss(*given, 3.0)
+    assert heavy.tolist() == pytest.approx([3 * float(plain[0]), float(plain[1])])
 
 
 def test_ohem_by_hand():

@@ -23,9 +23,9 @@ from boresight.report.panels import curve_panel
 from boresight.report.reading import FrameStore, read_run, run_names
 from boresight.report.tables import differing_settings, given_table, run_figures, shown
 from boresight.run.config import DataSettings, PointSettings, TargetSettings, TrainSettings
-from boresight.run.evaluate import MATCH_COLUMNS
 from boresight.run.frames import skyfield
 from boresight.run.parse import nested
+from boresight.run.point import COLUMNS as MATCH_COLUMNS
 from boresight.run.record import RunFolder, write_json, write_parquet, write_yaml
 
 EVIL = "<script>alert(1)</script>"

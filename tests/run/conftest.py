@@ -11,8 +11,8 @@ import pytest
 from torch import nn
 
 from boresight.run.config import PointSettings
+from boresight.run.point import POINT
 from boresight.run.recipe import Recipe
-from boresight.run.recipes import POINT
 from boresight.run.record import RunFolder
 
 TINY = {
@@ -62,7 +62,7 @@ def arguments() -> Callable[..., list[str]]:
 @pytest.fixture(scope="session")
 def trained(tiny, tmp_path_factory) -> RunFolder:
     """A finished tiny run. Look at it, do not touch it."""
-    from boresight.run.recipes import POINT
+    from boresight.run.point import POINT
     from boresight.run.train import train
 
     run = RunFolder(tmp_path_factory.mktemp("runs") / "trained")

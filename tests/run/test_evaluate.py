@@ -12,16 +12,11 @@ import torch
 from boresight.core.errors import UserError
 from boresight.core.types import Detections, Points, Scene
 from boresight.run.checkpoint import load_checkpoint, save_checkpoint
-from boresight.run.evaluate import (
-    MATCH_COLUMNS,
-    evaluate_run,
-    judge,
-    last_line,
-    per_image_counts,
-    write_tables,
-)
-from boresight.run.recipes import truth_points
+from boresight.run.evaluate import evaluate_run, last_line, write_tables
+from boresight.run.point import COLUMNS, judge, match_rows, per_image_counts, truth_points
+from boresight.run.recipe import Examination
 from boresight.run.record import RunFolder, read_parquet
+from boresight.run.results import detection_rows, point_results
 
 # Two images. In the first: a hit at 0.9, a duplicate of it at 0.8, a false alarm at 0.3, and a target nobody found. In
 # the second, which has a don't-care target alone: it is found at 0.7, and there is a false alarm at 0.6.
@@ -34,6 +29,11 @@ FOUND = [
     Detections.at(torch.tensor([[20.0, 21.0], [50.0, 50.0]]), torch.tensor([0.7, 0.6])),
 ]
 SCENES = [Scene(torch.zeros(1, 64, 80), name, number, p) for name, number, p in zip("ab", (7, 9), TRUTH, strict=True)]
+
+
+def written(run: RunFolder, truth: list[Points], found: list[Detections]) -> None:
+    rows = detection_rows([s.name for s in SCENES], found, 0.0, image_ids=[s.image_id for s in SCENES])
+    write_tables(run, Examination({}, point_results(rows), match_rows(SCENES, truth, found, 0.5, 3.0), COLUMNS))
 
 
 def test_counts_of_every_image_by_hand():
@@ -55,7 +55,7 @@ def test_the_judgement_by_hand():
 
 def test_the_tables_by_hand(tmp_path):
     run = RunFolder(tmp_path)
-    write_tables(run, SCENES, TRUTH, FOUND, 0.5, 3.0)
+    written(run, TRUTH, FOUND)
     rows = read_parquet(run.matches)
     assert [(r["image"], r["kind"], r["object"]) for r in rows] == [
         ("a", "hit", 0),
@@ -79,9 +79,9 @@ def test_the_table_has_its_types_when_nothing_is_found(tmp_path):
     run = RunFolder(tmp_path)
     nothing = [Detections.at(torch.zeros(0, 2), torch.zeros(0)) for _ in TRUTH]
     empty = [Points.of([]) for _ in TRUTH]
-    write_tables(run, SCENES, empty, nothing, 0.5, 3.0)
+    written(run, empty, nothing)
     schema = pq.read_schema(run.matches)
-    assert schema.names == list(MATCH_COLUMNS)
+    assert schema.names == list(COLUMNS)
     assert str(schema.field("score").type) == "double"
     assert json.loads(run.predictions.read_text()) == []
 

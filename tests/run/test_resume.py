@@ -20,7 +20,7 @@ from boresight.run import processes, signals
 from boresight.run import train as train_module
 from boresight.run.checkpoint import load_checkpoint
 from boresight.run.parse import nested
-from boresight.run.recipes import POINT
+from boresight.run.point import POINT
 from boresight.run.record import RunFolder, read_parquet, write_yaml
 from boresight.run.train import train
 
@@ -57,7 +57,7 @@ torch.set_num_threads(1)
 from boresight.run import record
 from boresight.run.config import PointSettings
 from boresight.run.parse import read_yaml, settings_from
-from boresight.run.recipes import POINT
+from boresight.run.point import POINT
 from boresight.run.train import Trainer, train
 
 def die():

@@ -14,7 +14,7 @@ from boresight.run import train as train_module
 from boresight.run.checkpoint import load_checkpoint
 from boresight.run.config import PointSettings
 from boresight.run.parse import nested, settings_from
-from boresight.run.recipes import POINT
+from boresight.run.point import POINT
 from boresight.run.record import RunFolder, read_parquet
 from boresight.run.train import train
 

@@ -169,7 +169,9 @@ class DenseOutput(_OnDevice):
             head emits boxes of size zero).
         stride: pixels a cell.
         quality: ``[B, C, H, W]`` or None, predicted localisation quality in [0, 1].
-        cam: ``[B, C, H, W]`` or None, class map.
+        cam: ``[B, C, H, W]`` or None, class map in [0, 1] of a frozen encoder.
+        objectness: ``[B, C, H, W]`` or None, logits of "an object of some class is here".
+        presence: ``[B, C]`` or None, how much the whole image speaks for each class, in [0, 1].
         sizes: ``(height, width)`` of each image before it was padded into the batch: nothing lies beyond. Empty: the
             map ends where the image ends.
         coarser: outputs of further levels that are supervised as well, in order of growing stride.
@@ -180,6 +182,8 @@ class DenseOutput(_OnDevice):
     stride: float
     quality: Tensor | None = None
     cam: Tensor | None = None
+    objectness: Tensor | None = None
+    presence: Tensor | None = None
     sizes: tuple[tuple[int, int], ...] = ()
     coarser: tuple[DenseOutput, ...] = ()
 
@@ -187,9 +191,11 @@ class DenseOutput(_OnDevice):
         _check("DenseOutput", "logits", self.logits, (None,) * 4)
         shape = tuple(self.logits.shape)
         _check("DenseOutput", "boxes", self.boxes, (*shape, 4))
-        for name in ("quality", "cam"):
+        for name in ("quality", "cam", "objectness"):
             if (value := getattr(self, name)) is not None:
                 _check("DenseOutput", name, value, shape)
+        if self.presence is not None:
+            _check("DenseOutput", "presence", self.presence, shape[:2])
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ __all__ = ["Policy", "Problem", "check", "enforce", "without"]
 
 Policy = Literal["stop", "drop"]
 
+_NO_WAY_ON = ("empty_split", "class_names")  # leaving frames out does not help
 _SAME_POINT = 0.5  # px: nearer than two targets can be told apart
 
 
@@ -45,13 +46,14 @@ def check(sources: Mapping[str, FrameSource], progress: Callable[[int, int], Non
     problems: list[Problem] = []
     seen: list[tuple[str, str, str, str]] = []
     for split, source in sources.items():
-        problems += [replace(problem, split=split) for problem in _of_lists(source)]
+        problems += [replace(problem, split=split) for problem in of_lists(source)]
         targets: list[int | None] = []
+        files = files_of(source)
         for i, name in enumerate(source.names):
             scene, found = inspect(source, i)
-            file = str(_file(source, i))
+            file = str(files[i])
             if scene is not None:
-                seen.append((split, name, file, _fingerprint(scene)))
+                seen.append((split, name, file, fingerprint(scene)))
                 targets.append(None if scene.points is None else len(scene.points))
                 found = (*found, *_doubtful(scene, file, audited=isinstance(source, AuditedSource)))
             problems += [replace(problem, split=split, name=name) for problem in found]
@@ -59,10 +61,10 @@ def check(sources: Mapping[str, FrameSource], progress: Callable[[int, int], Non
             if progress:
                 progress(done, total)
         problems += _counts(split, targets, source)
-    return [*problems, *_overlaps(sources), *_twins(seen), *_unlisted(sources)]
+    return [*problems, *overlaps(sources), *twins(seen), *unlisted(sources)]
 
 
-def _of_lists(source: FrameSource) -> Iterator[Problem]:
+def of_lists(source: FrameSource) -> Iterator[Problem]:
     """Yield what is wrong with the lists of a source; that it is empty, if nobody else has said so."""
     listing = source.listing if isinstance(source, AuditedSource) else ()
     yield from listing
@@ -70,11 +72,12 @@ def _of_lists(source: FrameSource) -> Iterator[Problem]:
         yield Problem("empty_split", "error", "split", "has no frames", "list the frames that belong to it")
 
 
-def _file(source: FrameSource, i: int) -> Path:
-    return source.files[i] if isinstance(source, AuditedSource) else Path(source.names[i])
+def files_of(source: FrameSource) -> tuple[Path, ...]:
+    """The file of every frame, a path made of its name where the source has no files."""
+    return source.files if isinstance(source, AuditedSource) else tuple(Path(name) for name in source.names)
 
 
-def _fingerprint(scene: Scene) -> str:
+def fingerprint(scene: Scene) -> str:
     """A hash of the shape and the pixels: equal for files that differ in nothing but their packing."""
     pixels = scene.image.contiguous()
     return hashlib.blake2b(f"{tuple(pixels.shape)}".encode() + pixels.numpy().tobytes(), digest_size=16).hexdigest()
@@ -96,7 +99,7 @@ def _doubtful(scene: Scene, file: str, *, audited: bool) -> Iterator[Problem]:
 
 def _counts(split: str, targets: list[int | None], source: FrameSource) -> Iterator[Problem]:
     """How many frames are without targets, and of how many that is unknown."""
-    folder = str(_file(source, 0).parent) if len(source) else split
+    folder = str(files_of(source)[0].parent) if len(source) else split
     for kind, count, what in (
         ("no_targets", targets.count(0), "have no targets"),
         ("no_truth", targets.count(None), "have unknown truth"),
@@ -106,23 +109,23 @@ def _counts(split: str, targets: list[int | None], source: FrameSource) -> Itera
             yield Problem(kind, "info", folder, share, "nothing to do if that is meant", split=split)
 
 
-def _overlaps(sources: Mapping[str, FrameSource]) -> Iterator[Problem]:
+def overlaps(sources: Mapping[str, FrameSource]) -> Iterator[Problem]:
     """Frames that two splits share: the same file, or the same name where a source has no files."""
     last = {key: split for split, source in sources.items() for key in _keys(source)}
     for split, source in sources.items():
-        for i, key in enumerate(_keys(source)):
+        for key, file, name in zip(_keys(source), files_of(source), source.names, strict=True):
             if last[key] != split:
                 detail, remedy = f"is in the splits `{split}` and `{last[key]}`", f"take it out of `{split}`"
-                yield Problem("split_overlap", "error", str(_file(source, i)), detail, remedy, split, source.names[i])
+                yield Problem("split_overlap", "error", str(file), detail, remedy, split, name)
 
 
 def _keys(source: FrameSource) -> list[Path]:
     """What makes a frame the same frame."""
-    files = isinstance(source, AuditedSource)
-    return [_file(source, i).resolve() if files else _file(source, i) for i in range(len(source))]
+    on_disk = isinstance(source, AuditedSource)
+    return [file.resolve() if on_disk else file for file in files_of(source)]
 
 
-def _twins(seen: list[tuple[str, str, str, str]]) -> Iterator[Problem]:
+def twins(seen: list[tuple[str, str, str, str]]) -> Iterator[Problem]:
     """The same pixels in different files: in one split the later is one too many, across splits the earlier split's."""
     kept: dict[str, tuple[str, str]] = {}
     last_split = {fingerprint: split for split, _, _, fingerprint in seen}
@@ -136,7 +139,7 @@ def _twins(seen: list[tuple[str, str, str, str]]) -> Iterator[Problem]:
             yield Problem("duplicate_image", "error", file, detail, f"take it out of `{split}`", split, name)
 
 
-def _unlisted(sources: Mapping[str, FrameSource]) -> Iterator[Problem]:
+def unlisted(sources: Mapping[str, FrameSource]) -> Iterator[Problem]:
     """Image files that lie beside the frames and are in none of the splits, one line a folder."""
     audited = [source for source in sources.values() if isinstance(source, AuditedSource)]
     used = {file for source in audited for file in source.files}
@@ -157,12 +160,13 @@ def enforce(problems: Iterable[Problem], policy: Policy = "stop", *, split: str 
 
     ``stop`` raises a ``UserError`` if there is any error (of that split), and returns nothing otherwise. ``drop``
     leaves out every frame with an error; faults of lists are left out by their reader already (``audit=True``), so only
-    a split without frames still stops. Warnings and infos never do either.
+    a split without frames, or one whose classes are not those of the others, still stops. Warnings and infos never do
+    either.
     """
     if policy not in ("stop", "drop"):
         raise UserError(f"data.on_problem: `{policy}` is neither stop nor drop")
     errors = [p for p in problems if p.severity == "error" and split in (None, p.split)]
-    fatal = errors if policy == "stop" else [p for p in errors if p.kind == "empty_split"]
+    fatal = errors if policy == "stop" else [p for p in errors if p.kind in _NO_WAY_ON]
     if fatal:
         kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(p.kind for p in fatal).items())
         way_out = "" if policy == "drop" else ", or leave those frames out with data.on_problem=drop"

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Protocol
 
 from torch import Tensor, nn
 
 from boresight.core.types import DenseOutput, DenseTargets, Detections, Scene
+
+
+class Scenes(Protocol):
+    """Scenes by index."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Scene: ...
 
 
 class Detector(nn.Module, ABC):
@@ -20,13 +29,25 @@ class Detector(nn.Module, ABC):
     progress: float = 0.0
     """How much of the training is done, in [0, 1]; schedules depend on it. The loop sets it before every step."""
 
+    @property
+    def frozen(self) -> dict[str, str]:
+        """Hash of every frozen encoder by name; checkpoints record it instead of the encoder's weights."""
+        return {}
+
+    def prepare(self, scenes: Scenes) -> None:
+        """Look at training scenes before the first step, to set what is measured and not learned."""
+
     @abstractmethod
     def forward(self, scenes: Sequence[Scene]) -> DenseOutput:
         """Emit boxes and scores for every class and cell of B scenes, which may differ in size."""
 
     @abstractmethod
     def assign(self, output: DenseOutput, scenes: Sequence[Scene]) -> DenseTargets:
-        """Say what every class and cell of ``output`` should have emitted. Raises ValueError without truth."""
+        """Say what every class and cell of ``output`` should have emitted. Raises ValueError without truth.
+
+        The scenes may stay on the CPU while the output lies on a GPU: what depends on the truth alone is worked out
+        there, so that nothing has to wait for the GPU.
+        """
 
     @abstractmethod
     def loss(self, output: DenseOutput, targets: DenseTargets) -> dict[str, Tensor]:

@@ -71,6 +71,33 @@ def quality_focal(beta: float = 2.0) -> CellLoss:
     return loss
 
 
+def varifocal(alpha: float = 0.75, gamma: float = 2.0) -> CellLoss:
+    """Varifocal loss (Zhang et al. 2021, eq. 2): positives weigh their target, negatives ``alpha p^gamma``.
+
+    A positive with a target of 0 (its box overlaps nothing yet) has no loss at all.
+    """
+
+    def loss(logits: Tensor, score: Tensor, positive: Tensor, weight: float = 1.0) -> Tensor:
+        miss = -alpha * logits.sigmoid() ** gamma * F.logsigmoid(-logits)
+        return torch.where(positive, score * bce(logits, score, positive, weight), miss)
+
+    return loss
+
+
+def matchability(gamma: float = 1.5) -> CellLoss:
+    """Matchability-aware loss (Huang et al. 2025, DEIM, section 3.3); ``score`` is ``IoU^gamma`` already.
+
+    ``-(q^gamma log p + (1 - q^gamma) log(1 - p))`` on positives of IoU q, so that a badly boxed one is pushed down as
+    well; ``-p^gamma log(1 - p)`` on all others.
+    """
+
+    def loss(logits: Tensor, score: Tensor, positive: Tensor, weight: float = 1.0) -> Tensor:
+        miss = -(logits.sigmoid() ** gamma) * F.logsigmoid(-logits)
+        return torch.where(positive, bce(logits, score, positive, weight), miss)
+
+    return loss
+
+
 def ohem(ratio: float = 3.0, *, floor: int = 16) -> CellLoss:
     """Cross-entropy on the positives and on the hardest negatives, ``ratio`` for each positive of the batch.
 

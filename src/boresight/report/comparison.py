@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,36 +11,13 @@ import numpy as np
 from markupsafe import Markup
 
 from boresight.core.errors import UserError
+from boresight.report.columns import IMAGES, Columns, Figure
 from boresight.report.figures import Line, with_minus
-from boresight.report.html import page
+from boresight.report.page import page
 from boresight.report.panels import Effect, curve_panel, forest_panel
 from boresight.run.record import read_parquet, write_text
 
-
-@dataclass(frozen=True)
-class Figure:
-    """A column of the tables: its key in ``comparison.json``, its heading, its digits, and what is better."""
-
-    key: str
-    name: str
-    digits: int
-    higher_is_better: bool
-
-
-FIGURES = (
-    Figure("f1", "F1", 3, True),
-    Figure("f1_at_half", "F1 at 0.5", 3, True),
-    Figure("pd_at_0.1_false_alarms_per_frame", "Pd at 0.1 FA/frame", 3, True),
-    Figure("rmse", "RMSE, px", 3, False),
-    Figure("steps_to_0.8_of_final_f1", "Steps to 0.8 of final F1", 0, False),
-    Figure("steps_to_0.9_of_final_f1", "Steps to 0.9 of final F1", 0, False),
-)
-IMAGES = "f1_by_seed_and_image"
 _WORDS = {1: "clearly better", -1: "clearly worse", 0: "no clear difference"}
-RULE = (
-    "A difference is called clear when its 95 % interval over paired seeds (Student's t) leaves out zero; for F1 the "
-    "bootstrap interval over seeds and images must leave it out as well."
-)
 
 
 def verdict(differences: Mapping[str, Any] | None, figure: Figure) -> int:
@@ -81,15 +57,15 @@ def _in_lines(text: str) -> str:
     return text.replace(" [", "\n[").replace("] ", "]\n")
 
 
-def sentences(dataset: str, variants: Mapping[str, Any], reference: str) -> list[str]:
-    """One or two plain sentences on a data set: F1 first, then how fast it is reached."""
+def sentences(dataset: str, variants: Mapping[str, Any], reference: str, columns: Columns) -> list[str]:
+    """One or two plain sentences on a data set: the leading figure first, then how fast the monitor is reached."""
     others = {v: c.get("difference") for v, c in variants.items() if v != reference}
     if not others:
         return [f"{dataset}: only the reference {reference} was trained."]
-    said = [_sentence(f"{dataset}, F1 against {reference}", others, FIGURES[0])]
-    fast = FIGURES[-1]
+    lead, fast = columns.figures[0], columns.figures[-1]
+    said = [_sentence(f"{dataset}, {lead.name} against {reference}", others, lead)]
     if any(verdict(d, fast) for d in others.values()):
-        said.append(_sentence("Steps to 0.9 of the final F1", others, fast))
+        said.append(_sentence(f"Steps to 0.9 of the final {columns.monitor_name}", others, fast))
     return said
 
 
@@ -105,41 +81,39 @@ def _sentence(start: str, others: Mapping[str, Any], figure: Figure) -> str:
     return f"{start}: {'; '.join(parts)}."
 
 
-def table_rows(variants: Mapping[str, Any], reference: str) -> list[list[str]]:
+def table_rows(variants: Mapping[str, Any], reference: str, columns: Columns) -> list[list[str]]:
     """A row a variant: mean ± sd of every figure."""
     return [
         [
             f"{v} (reference)" if v == reference else v,
-            *(spread_text(c["figures"].get(f.key), f.digits) for f in FIGURES),
+            *(spread_text(c["figures"].get(f.key), f.digits) for f in columns.figures),
         ]
         for v, c in variants.items()
     ]
 
 
-def difference_rows(variants: Mapping[str, Any], reference: str) -> list[list[str]]:
+def difference_rows(variants: Mapping[str, Any], reference: str, columns: Columns) -> list[list[str]]:
     """A row a variant but the reference: every paired difference, with a word where it is clear."""
     rows = []
     for name, content in variants.items():
         if name == reference:
             continue
         differences = content.get("difference") or {}
-        cells = [difference_text(differences.get(IMAGES), 3)]
-        for f in FIGURES:
+        cells = []
+        for f in columns.figures:
             sign = verdict(differences, f)
             word = f" {_WORDS[sign]}" if sign else ""
             cells.append(difference_text(differences.get(f.key), f.digits) + word)
-        rows.append([name, *cells[1:2], cells[0], *cells[2:]])
+            if f.key == "f1":
+                cells.append(difference_text(differences.get(IMAGES), f.digits))
+        rows.append([name, *cells])
     return rows
 
 
-HEADINGS = ["Variant", *(f.name for f in FIGURES)]
-DIFFERENCE_HEADINGS = ["Variant", "F1", "F1, over seeds and images", *(f.name for f in FIGURES[1:])]
-
-
-def forests(variants: Mapping[str, Any], reference: str) -> list[tuple[str, Markup]]:
+def forests(variants: Mapping[str, Any], reference: str, columns: Columns) -> list[tuple[str, Markup]]:
     """A forest plot of the differences for each figure of which any is known."""
     plots = []
-    for f in (FIGURES[0], FIGURES[2], FIGURES[3], FIGURES[5]):
+    for f in (f for f in columns.figures if f.drawn):
         effects = [_effect(v, c.get("difference") or {}, f) for v, c in variants.items() if v != reference]
         if any(e.estimate is not None for e in effects):
             side = "right" if f.higher_is_better else "left"
@@ -156,23 +130,26 @@ def _effect(name: str, differences: Mapping[str, Any], figure: Figure) -> Effect
     return Effect(name, own.get("estimate"), own.get("low"), own.get("high"), verdict(differences, figure), second)
 
 
-def validation_curves(root: Path, variants: Sequence[str], reference: str, seeds: Sequence[int]) -> Markup | None:
-    """Validation F1 by step: the mean over seeds of each variant, single seeds thin; None where no run has any."""
+def validation_curves(
+    root: Path, variants: Sequence[str], reference: str, seeds: Sequence[int], columns: Columns
+) -> Markup | None:
+    """The monitored figure on the validation images by step: the mean over seeds of each variant, single seeds thin; None where no run has any."""
     lines, thin = [], []
     colours = iter(range(100))
     for name in variants:
         c = -1 if name == reference else next(colours)
-        runs = [_judged(root / name / f"seed-{s}") for s in seeds]
+        runs = [_judged(root / name / f"seed-{s}", f"val_{columns.monitor}") for s in seeds]
         known = [r for r in runs if r]
         steps = sorted(set.intersection(*(set(r) for r in known))) if known else []
         if steps:
             lines.append(Line(name, steps, [float(np.mean([r[s] for r in known])) for s in steps], c))
             thin += [Line(name, list(r), list(r.values()), c) for r in known] if len(known) > 1 else []
-    return curve_panel(lines, title="Validation F1", thin=thin, top=1.0, width=7.2, height=3.2) if lines else None
+    title = f"Validation {columns.monitor_name}"
+    return curve_panel(lines, title=title, thin=thin, top=1.0, width=7.2, height=3.2) if lines else None
 
 
-def _judged(run: Path) -> dict[int, float]:
-    return {r["step"]: r["val_f1"] for r in read_parquet(run / "metrics.parquet") if r.get("val_f1") is not None}
+def _judged(run: Path, key: str) -> dict[int, float]:
+    return {r["step"]: r[key] for r in read_parquet(run / "metrics.parquet") if r.get(key) is not None}
 
 
 def read_comparison(folder: Path) -> dict[str, Any]:
@@ -198,16 +175,19 @@ def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> s
 def markdown(comparison: Mapping[str, Any]) -> str:
     """The tables and sentences as Markdown."""
     reference, parts = comparison["reference"], [f"# {comparison['study']}"]
+    columns = Columns.of(comparison)
     if comparison.get("about"):
         parts.append(comparison["about"])
     if comparison.get("command"):
         parts.append(f"```\n{comparison['command']}\n```")
-    parts.append(f"Reference: {reference}. Seeds: {len(comparison['seeds'])}. {RULE}")
+    parts.append(f"Reference: {reference}. Seeds: {len(comparison['seeds'])}. {columns.rule}")
     for dataset, variants in comparison["datasets"].items():
-        parts += [f"## {dataset}", " ".join(sentences(dataset, variants, reference))]
-        parts += ["Mean ± standard deviation over seeds:", _markdown_table(HEADINGS, table_rows(variants, reference))]
-        if rows := difference_rows(variants, reference):
-            parts += [f"Difference to {reference} with 95 % intervals:", _markdown_table(DIFFERENCE_HEADINGS, rows)]
+        parts += [f"## {dataset}", " ".join(sentences(dataset, variants, reference, columns))]
+        own = table_rows(variants, reference, columns)
+        parts += ["Mean ± standard deviation over seeds:", _markdown_table(columns.headings, own)]
+        if rows := difference_rows(variants, reference, columns):
+            table = _markdown_table(columns.difference_headings, rows)
+            parts += [f"Difference to {reference} with 95 % intervals:", table]
     return "\n\n".join(parts) + "\n"
 
 
@@ -218,15 +198,15 @@ def write_comparison(folder: Path) -> Path:
         UserError: ``comparison.json`` is missing or damaged, or nothing can be written.
     """
     comparison = read_comparison(folder)
-    reference, seeds = comparison["reference"], comparison["seeds"]
+    reference, seeds, columns = comparison["reference"], comparison["seeds"], Columns.of(comparison)
     datasets = [
         {
             "name": name,
-            "sentences": sentences(name, variants, reference),
-            "rows": table_rows(variants, reference),
-            "differences": [[r[0], *map(_in_lines, r[1:])] for r in difference_rows(variants, reference)],
-            "forests": forests(variants, reference),
-            "curves": validation_curves(folder / name, list(variants), reference, seeds),
+            "sentences": sentences(name, variants, reference, columns),
+            "rows": table_rows(variants, reference, columns),
+            "differences": [[r[0], *map(_in_lines, r[1:])] for r in difference_rows(variants, reference, columns)],
+            "forests": forests(variants, reference, columns),
+            "curves": validation_curves(folder / name, list(variants), reference, seeds, columns),
         }
         for name, variants in comparison["datasets"].items()
     ]
@@ -239,9 +219,11 @@ def write_comparison(folder: Path) -> Path:
             title=comparison["study"],
             comparison={"about": "", "command": "", **comparison},
             datasets=datasets,
-            headings=HEADINGS,
-            difference_headings=DIFFERENCE_HEADINGS,
-            rule=RULE,
+            headings=columns.headings,
+            difference_headings=columns.difference_headings,
+            rule=columns.rule,
+            monitor=columns.monitor_name,
+            has_f1=any(f.key == "f1" for f in columns.figures),
             comparisons=sum(max(0, len(v) - 1) for v in comparison["datasets"].values()),
         ),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from markupsafe import Markup
@@ -14,10 +14,18 @@ from boresight.data.sky_settings import preset
 from boresight.evaluate.observer import ideal_observer
 from boresight.report.figures import Line
 from boresight.report.panels import curve_panel, froc_panel, snr_panel, threshold_panel
-from boresight.report.reading import RunData
+from boresight.report.reading import AnyData, RunData
 from boresight.run.config import DataSettings
 
-_TERMS = {"loss_cls": "classification", "loss_offset": "place", "loss_auxiliary": "auxiliary levels"}
+_TERMS = {
+    "loss_cls": "classification",
+    "loss_offset": "place",
+    "loss_auxiliary": "auxiliary levels",
+    "loss_l1": "edges (L1)",
+    "loss_giou": "1 − GIoU",
+}
+FEW_CLASSES = 4
+"""More classes than this share one line of positives per object."""
 _BOUND_SNR = tuple(np.arange(3.0, 12.5, 0.5).tolist())
 
 
@@ -36,6 +44,9 @@ def training_panels(runs: Sequence[RunData]) -> list[Panel]:
     wanted: list[tuple[str, str, dict[str, Any]]] = [
         ("val_f1", "Validation F1 at its own threshold", {"top": 1.02}),
         ("val_f1_at_half", "Validation F1 at 0.5", {"top": 1.02}),
+        ("val_ap50", "Validation AP50", {"top": 1.02}),
+        ("val_ap", "Validation AP (IoU .50:.95)", {"top": 1.02}),
+        ("val_mean_iou", "Validation: mean IoU reached", {"top": 1.02}),
         *((k, f"Loss: {_TERMS.get(k, k[5:])}", {"log": True, "share": 0.08}) for k in terms),
         ("gradient_norm", "Gradient norm, before clipping", {"log": True, "share": 0.08}),
         ("learning_rate", "Learning rate", {}),
@@ -60,10 +71,14 @@ def _lines(runs: Sequence[RunData], table: str, x: str, y: str) -> list[Line]:
 
 
 def _per_object(runs: Sequence[RunData]) -> list[Line]:
-    """One line a run, or one a class where there are several."""
+    """One line a run, or one a class where there are a few."""
     lines = []
     for run in runs:
         classes = list(dict.fromkeys(r["class"] for r in run.targets))
+        if len(classes) > FEW_CLASSES:
+            epochs, means = _pooled(run.targets)
+            lines.append(Line(run.name, epochs, means, run.colour))
+            continue
         for label in classes:
             rows = [r for r in run.targets if r["class"] == label and r["positives_per_object"] is not None]
             name = run.name if len(classes) == 1 else f"{run.name} {label}"
@@ -72,6 +87,13 @@ def _per_object(runs: Sequence[RunData]) -> list[Line]:
                     Line(name, [r["epoch"] for r in rows], [r["positives_per_object"] for r in rows], run.colour)
                 )
     return lines
+
+
+def _pooled(rows: Sequence[dict[str, Any]]) -> tuple[list[int], list[float]]:
+    """Positives per object over all classes, epochs without objects left out."""
+    epochs = sorted({r["epoch"] for r in rows if r["objects"]})
+    own = [[r for r in rows if r["epoch"] == e] for e in epochs]
+    return epochs, [sum(r["positives"] for r in some) / sum(r["objects"] for r in some) for some in own]
 
 
 def judged_panels(runs: Sequence[RunData]) -> dict[str, Any]:
@@ -108,9 +130,10 @@ def _floats(run: RunData, key: str) -> np.ndarray:
 def _snr_note(runs: Sequence[RunData]) -> str:
     if not runs:
         return "The truth of these frames has no SNR, so there is no Pd by SNR and no ideal observer to compare with."
-    if not any(r.data and r.data.source == "skyfield" for r in runs):
+    made = [r.data for r in runs if _is_made(r.data)]
+    if not made:
         return "Bars are Wilson's 95 % intervals."
-    white = all(r.data and r.data.preset == "white" for r in runs)
+    white = all(isinstance(r.data, DataSettings) and r.data.preset == "white" for r in runs)
     tail = (
         "These frames are white noise: a detector clearly above the line has seen the truth."
         if white
@@ -124,7 +147,7 @@ def snr_panels(runs: Sequence[RunData]) -> list[Panel]:
     """Pd by SNR bin, a panel for each rate of false alarms."""
     panels = []
     judged = [(r, r.evaluation["by_snr"]) for r in runs if r.evaluation]
-    made = next((r.data for r in runs if r.data and r.data.source == "skyfield"), None)
+    made = next((r.data for r in runs if _is_made(r.data)), None)
     for rate in sorted({b["rate"] for _, bins in judged for b in bins}):
         lines = []
         for run, bins in judged:
@@ -136,6 +159,10 @@ def snr_panels(runs: Sequence[RunData]) -> list[Panel]:
         bound = _bound(made, rate) if made else None
         panels.append(Panel(title, snr_panel(lines, bound, title=title)))
     return panels
+
+
+def _is_made(data: AnyData | None) -> TypeGuard[DataSettings]:
+    return isinstance(data, DataSettings) and data.source == "skyfield"
 
 
 def _bound(data: DataSettings, rate: float) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,9 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from boresight.core.types import DenseTargets, Points, Scene
+from boresight.report.chosen import by_image
 from boresight.run.config import PointSettings, TargetSettings
+from boresight.run.point import label_kernel, label_schedule
 from boresight.run.recipe import Frames
-from boresight.run.recipes import label_kernel, label_schedule
 from boresight.targets.gaussian import coarser_targets, point_targets
 from boresight.targets.schedule import TRUNCATION
 
@@ -140,28 +140,6 @@ def _truth_marks(points: Points | None) -> list[Mark]:
         words = ("don't-care target" if dim else "target") + ("" if s is None else f", SNR {s:.1f}")
         marks.append(Mark("dont_care" if dim else "truth", x, y, words))
     return marks
-
-
-def by_image(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Rows of ``matches.parquet`` by image name."""
-    groups: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    for row in rows:
-        groups[row["image"]].append(row)
-    return groups
-
-
-def chosen_frames(matches: Sequence[Sequence[Mapping[str, Any]]], names: Sequence[str], count: int = 4) -> list[str]:
-    """The frames to show: half of them with the most errors of all runs together, then the first ones with a hit."""
-    known = set(names)
-    errors: dict[str, int] = defaultdict(int)
-    hits: dict[str, int] = {}
-    for row in (r for rows in matches for r in rows if r["image"] in known):
-        errors[row["image"]] += row["kind"] in ("missed", "false_alarm", "duplicate")
-        if row["kind"] in ("hit", "missed"):
-            hits[row["image"]] = 1
-    worst = sorted((n for n in errors if errors[n]), key=lambda n: (-errors[n], n))[: count // 2]
-    typical = [n for n in names if n in hits and n not in worst]
-    return worst + typical[: count - len(worst)]
 
 
 _COUNTED = (("hit", "hit"), ("missed", "missed"), ("false_alarm", "false alarm"), ("duplicate", "duplicate"))

@@ -14,11 +14,17 @@ from typing import Any
 import yaml
 
 from boresight.core.errors import UserError
+from boresight.run.boxes import box_splits
 from boresight.run.config import DataSettings, PointSettings
+from boresight.run.config_text import BoxDataSettings, LocaliseSettings, TextSettings
 from boresight.run.frames import point_splits
 from boresight.run.parse import merged, nested, read_yaml, settings_from
-from boresight.run.recipe import Frames
+from boresight.run.recipe import Frames, Splits
 from boresight.run.record import RunFolder, read_parquet
+from boresight.run.systems import settings_kind
+
+Settings = PointSettings | TextSettings | LocaliseSettings
+AnyData = DataSettings | BoxDataSettings
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class RunData:
     name: str
     colour: int
     config: dict[str, Any]
-    settings: PointSettings | None
+    settings: Settings | None
     environment: dict[str, Any] | None
     evaluation: dict[str, Any] | None
     done: dict[str, Any] | None
@@ -48,7 +54,17 @@ class RunData:
     targets: list[dict[str, Any]]
     matches: list[dict[str, Any]]
     notes: list[str] = field(default_factory=list)
-    data: DataSettings | None = None
+    data: AnyData | None = None
+
+    @property
+    def detector(self) -> str:
+        """The system as the configuration names it; one that names none is of points."""
+        return str(self.config.get("detector", "point"))
+
+    @property
+    def split(self) -> str:
+        """The split that it was judged on, ``val`` where it is not judged."""
+        return str((self.evaluation or {}).get("split", "val"))
 
     @property
     def config_text(self) -> str:
@@ -73,9 +89,12 @@ def read_run(run: RunFolder, name: str, index: int) -> RunData:
     """Read what a run folder holds and note what it lacks."""
     notes: list[str] = []
     config = (read_yaml(run.config) or {}) if run.config.is_file() else {}
+    if not isinstance(config, Mapping):
+        raise UserError(f"{run.config}: a settings file is a mapping of keys, got {type(config).__name__}")
     settings = None
     try:
-        settings = settings_from(PointSettings, config, origin=run.config.name) if config else None
+        kind = settings_kind(config.get("detector", "point"), run.config.name)
+        settings = settings_from(kind, config, origin=run.config.name) if config else None
     except UserError as error:
         notes.append(f"These settings cannot be read by this version: {error}.")
     if not config:
@@ -93,7 +112,7 @@ def read_run(run: RunFolder, name: str, index: int) -> RunData:
     return RunData(
         name,
         index,
-        config,
+        dict(config),
         settings,
         _json(run.environment),
         evaluation,
@@ -106,15 +125,13 @@ def read_run(run: RunFolder, name: str, index: int) -> RunData:
     )
 
 
-def _judged_data(
-    settings: PointSettings, evaluation: Mapping[str, Any] | None, notes: list[str]
-) -> DataSettings | None:
+def _judged_data(settings: Settings, evaluation: Mapping[str, Any] | None, notes: list[str]) -> AnyData | None:
     """The data settings with the changes that the evaluation records under ``data``; notes what they are."""
     changes = (evaluation or {}).get("data")
     if not changes:
         return settings.data
     try:
-        changed = settings_from(PointSettings, merged(nested(settings), {"data": changes}), origin="evaluation.json")
+        changed = settings_from(type(settings), merged(nested(settings), {"data": changes}), origin="evaluation.json")
     except UserError as error:
         notes.append(f"The data settings that the run was judged with cannot be read: {error}.")
         return None
@@ -144,21 +161,34 @@ class FrameStore:
     """Opens the frames of runs, each data set and split once."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[DataSettings, str], Frames | str] = {}
+        self._known: dict[tuple[AnyData, str], Splits | str] = {}
+
+    def splits(self, run: RunData) -> Splits | str:
+        """The data set that the run was judged on, with its classes, or a sentence why it cannot be opened."""
+        if run.settings is None or run.data is None:
+            return "The settings are not known, so the frames cannot be opened."
+        data = _same_frames(run.data)
+        if (data, run.split) not in self._known:
+            self._known[data, run.split] = self._opened(data, run.split)
+        return self._known[data, run.split]
 
     def frames(self, run: RunData) -> Frames | str:
         """The frames that the run was judged on (else its validation frames), or a sentence why there are none."""
-        if run.settings is None or run.data is None:
-            return "The settings are not known, so the frames cannot be opened."
-        split = (run.evaluation or {}).get("split", "val")
-        data = replace(run.data, oversample=1)  # the order of training is not needed and costs reading all
-        if (data, split) not in self._known:
-            self._known[data, split] = self._opened(data, split)
-        return self._known[data, split]
+        found = self.splits(run)
+        if isinstance(found, str):
+            return found
+        frames: Frames = getattr(found, run.split)
+        return frames if len(frames) else "The split has no frames."
 
-    def _opened(self, data: DataSettings, split: str) -> Frames | str:
+    def _opened(self, data: AnyData, split: str) -> Splits | str:
         try:
-            found: Frames = getattr(point_splits(data, only=split), split)
+            return box_splits(data, split) if isinstance(data, BoxDataSettings) else point_splits(data, only=split)
         except UserError as error:
             return f"The frames cannot be opened here: {error}."
-        return found if len(found) else "The split has no frames."
+
+
+def _same_frames(data: AnyData) -> AnyData:
+    """The settings without what changes no frame, so that runs that differ in it share theirs."""
+    if isinstance(data, BoxDataSettings):
+        return replace(data, queries=(), cache_mb=BoxDataSettings.cache_mb)
+    return replace(data, oversample=1)  # the order of training is not needed and costs reading all

@@ -104,4 +104,4 @@ def differing_settings(runs: Sequence[RunData]) -> list[list[str]]:
     flat = [flatten(r.settings) for r in runs if r.settings]
     if len(flat) != len(runs) or len(flat) < 2:
         return []
-    return [[k, *(str(f[k]) for f in flat)] for k in flat[0] if len({str(f[k]) for f in flat}) > 1]
+    return [[k, *(str(f.get(k)) for f in flat)] for k in flat[0] if len({str(f.get(k)) for f in flat}) > 1]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from boresight.core.errors import UserError, did_you_mean
+from boresight.detectors.detector import Detector
 from boresight.run.record import write_atomic
 
 FORMAT = "boresight-weights-1"
@@ -27,6 +28,7 @@ class Checkpoint:
         threshold: operating point chosen on the validation frames.
         step: optimiser steps done.
         figures: what the validation frames said.
+        frozen: hash of every frozen encoder that the weights were trained on, by name; they are not kept here.
     """
 
     weights: dict[str, Tensor]
@@ -36,13 +38,14 @@ class Checkpoint:
     threshold: float
     step: int
     figures: dict[str, float | None]
+    frozen: dict[str, str] = field(default_factory=dict)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write atomically. The metadata lies in the file's header and can be read without the weights."""
     from safetensors.torch import save
 
-    fields = ("detector", "settings", "classes", "threshold", "step", "figures")
+    fields = ("detector", "settings", "classes", "threshold", "step", "figures", "frozen")
     about = {name: getattr(checkpoint, name) for name in fields}
     weights = {k: v.detach().cpu().contiguous() for k, v in checkpoint.weights.items()}
     metadata = {"format": FORMAT, "boresight": json.dumps(about)}
@@ -75,6 +78,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(weights=weights, **about | {"classes": tuple(about["classes"])})
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: its header cannot be understood ({error}); use another checkpoint") from error
+
+
+def check_frozen(detector: Detector, checkpoint: Checkpoint, path: Path) -> None:
+    """UserError when a frozen encoder is not the one that the weights were trained on."""
+    for name, have in detector.frozen.items():
+        want = checkpoint.frozen.get(name)
+        if want != have:
+            raise UserError(
+                f"{path}: trained on the frozen encoder `{name}` with hash {str(want)[:12]}, this one has {have[:12]}: "
+                f"set {name}.name and {name}.weights to the encoder it was trained on"
+            )
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint, *, path: Path, detector: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from boresight.core.errors import UserError
 from boresight.evaluate.bootstrap import PairedDifference, paired_difference, paired_f1_difference
 from boresight.run.jobs import judged, run_jobs
 from boresight.run.parse import nested, read_yaml
+from boresight.run.recipes import recipe
 from boresight.run.record import RunFolder, read_parquet, write_json, write_yaml
 from boresight.run.study import Study
 
-FIGURES = ("f1", "f1_at_half", "pd_at_0.1_false_alarms_per_frame", "pd_at_1_false_alarms_per_frame", "rmse")
 SHARES = (0.8, 0.9)
 
 
@@ -49,6 +50,7 @@ def run_study(study: Study, folder: Path, *, jobs: int | None = None, quiet: boo
     comparison = {
         "study": study.name,
         "about": study.about,
+        "detector": study.detector,
         "command": study.command,
         "reference": study.reference,
         "seeds": list(study.seeds),
@@ -59,24 +61,27 @@ def run_study(study: Study, folder: Path, *, jobs: int | None = None, quiet: boo
 
 
 def _compare(study: Study, dataset: str, runs: dict[tuple[str, str, int], RunFolder]) -> dict[str, Any]:
-    results = {v: [_result(runs[dataset, v, s]) for s in study.seeds] for v in study.variants}
+    kind = recipe(study.detector)
+    keys = (*kind.figures, *(_steps_key(s, kind.monitor) for s in SHARES))
+    results = {v: [_result(runs[dataset, v, s], kind.monitor) for s in study.seeds] for v in study.variants}
     return {
         v: {
-            "figures": {k: _spread([r[k] for r in rows]) for k in (*FIGURES, *(_steps_key(s) for s in SHARES))},
-            "difference": None if v == study.reference else _differences(results[study.reference], rows),
+            "figures": {k: _spread([r[k] for r in rows]) for k in keys},
+            "difference": None if v == study.reference else _differences(results[study.reference], rows, keys),
         }
         for v, rows in results.items()
     }
 
 
-def _result(run: RunFolder) -> dict[str, Any]:
+def _result(run: RunFolder, monitor: str) -> dict[str, Any]:
     figures = json.loads(run.evaluation.read_text(encoding="utf-8"))
-    judged = [(r["step"], r["val_f1"]) for r in read_parquet(run.metrics) if r.get("val_f1") is not None]
-    return figures | {_steps_key(s): steps_to(judged, s) for s in SHARES}
+    key = f"val_{monitor}"
+    judged = [(r["step"], r[key]) for r in read_parquet(run.metrics) if r.get(key) is not None]
+    return figures | {_steps_key(s, monitor): steps_to(judged, s) for s in SHARES}
 
 
-def _steps_key(share: float) -> str:
-    return f"steps_to_{share:g}_of_final_f1"
+def _steps_key(share: float, monitor: str) -> str:
+    return f"steps_to_{share:g}_of_final_{monitor}"
 
 
 def steps_to(judged: list[tuple[int, float]], share: float) -> float | None:
@@ -106,10 +111,10 @@ def _spread(values: list[float | None]) -> dict[str, Any]:
     }
 
 
-def _differences(reference: list[dict[str, Any]], variant: list[dict[str, Any]]) -> dict[str, Any]:
+def _differences(reference: list[dict[str, Any]], variant: list[dict[str, Any]], keys: Sequence[str]) -> dict[str, Any]:
     """Variant less reference, paired by seed (Student's t), and for F1 also by seed and image (bootstrap)."""
     out: dict[str, Any] = {}
-    for key in (*FIGURES, *(_steps_key(s) for s in SHARES)):
+    for key in keys:
         a, b = [r[key] for r in reference], [r[key] for r in variant]
         whole = None not in a and None not in b
         out[key] = _shown(paired_difference(a, b)) if whole else None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from string import Template
+from typing import Any, Protocol, TypeVar
 
 from boresight.core.errors import UserError
 from boresight.core.types import Scene
@@ -18,6 +19,29 @@ from boresight.data.sky_settings import preset
 from boresight.data.skyfield import Skyfield
 from boresight.run.config import DataSettings
 from boresight.run.recipe import Splits
+
+T = TypeVar("T")
+
+
+class OnDisk(Protocol):
+    """The keys that name the splits of a data set on disk."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def root(self) -> str: ...
+    @property
+    def train(self) -> str: ...
+    @property
+    def val(self) -> str: ...
+    @property
+    def test(self) -> str: ...
+    @property
+    def val_share(self) -> float: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def on_problem(self) -> str: ...
 
 
 def expanded(path: str, key: str) -> Path:
@@ -43,18 +67,21 @@ def skyfield(data: DataSettings, split: str) -> Skyfield:
     return Skyfield(sky, count=count, seed=data.seed, first=first)
 
 
-def opened(data: DataSettings) -> dict[str, FrameSource]:
-    """The frames of a data set on disk by split, unchecked; what is not named is held out or shared as the keys say."""
+def opened(data: OnDisk, open_split: Callable[..., T]) -> dict[str, T | Subset]:
+    """The frames of a data set on disk by split, unchecked; what is not named is held out or shared as the keys say.
+
+    ``open_split(root, split or None, kind=, audit=)`` reads one.
+    """
     if not data.root:
         raise UserError(f"`data.root` is empty: give the folder of the `{data.source}` data")
     root = expanded(data.root, "data.root")
 
-    def read(split: str) -> FrameSource:
-        return open_points(root, split or None, kind=data.source, audit=data.on_problem == "drop")  # type: ignore[arg-type]
+    def read(split: str) -> T:
+        return open_split(root, split or None, kind=data.source, audit=data.on_problem == "drop")
 
-    train = read(data.train)
+    train: Any = read(data.train)
     if data.val:
-        val = read(data.val)
+        val: Any = read(data.val)
     else:
         if data.val_share == 0:
             raise UserError("`data.val_share` = 0: name validation frames with data.val, or hold out a share")
@@ -72,7 +99,7 @@ def point_splits(data: DataSettings, only: str | None = None) -> Splits:
     if data.source == "skyfield":
         made = {name: InMemory(skyfield(data, name), data.cache_mb) for name in ("train", "val", "test")}
         return _splits(made, data, ("target",), only)
-    sources = opened(data)
+    sources = opened(data, open_points)
     names = [only] if only else [k for k in sources if k != "test" or sources[k] is not sources["val"]]
     problems = check({k: sources[k] for k in names})
     # what is held against one split (a frame shared with another, say) leaves the others as they are

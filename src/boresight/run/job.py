@@ -12,13 +12,12 @@ from boresight.core.errors import Failure, Stopped, UserError
 
 def main(root: str) -> int:
     """Train and judge; exit status as on the command line."""
-    from boresight.run.config import PointSettings
-    from boresight.run.parse import read_yaml, settings_from
     from boresight.run.record import RunFolder
+    from boresight.run.systems import read_settings
 
     try:
         run = RunFolder.existing(root)
-        settings = settings_from(PointSettings, read_yaml(run.config), origin=str(run.config))
+        settings = read_settings(run.config)
         from boresight.run.evaluate import evaluate_run
         from boresight.run.recipes import recipe
         from boresight.run.train import train

@@ -10,7 +10,8 @@ import argparse
 import dataclasses
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +39,14 @@ _POSITIVE = [
     "target.sigma",
     "target.class_weight_cap",
     "loss.positive_weight",
+    "head.width",
+    "head.embed",
+    "head.side",
+    "assign.radius",
+    "assign.k",
+    "clip.average",
+    "clip.calibration_frames",
+    "clip.store_mb",
 ]
 _NOT_NEGATIVE = [
     "augment.crop",
@@ -59,8 +68,23 @@ _NOT_NEGATIVE = [
     "data.seed",
     "loss.focal_gamma",
     "loss.ohem_ratio",
+    "augment.colour",
+    "head.depth",
+    "clip.size",
+    "clip.window",
+    "assign.centre",
+    "assign.alpha",
+    "assign.beta",
+    "assign.gamma",
+    "supervise.trained_reach",
+    "supervise.quality",
+    "loss.cls",
+    "loss.l1",
+    "loss.giou",
+    "loss.objectness",
+    "loss.quality",
 ]
-_MAY_BE_NULL = ("encoder.weights", "target.window")
+_MAY_BE_NULL = ("encoder.weights", "target.window", "clip.weights")
 _SHARE = [
     "augment.positive_share",
     "augment.paste",
@@ -69,6 +93,11 @@ _SHARE = [
     "train.ema",
     "data.val_share",
     "head.prior",
+    "augment.min_visible",
+    "assign.warmup",
+    "decode.map_weight",
+    "decode.threshold",
+    "decode.nms",
 ]
 
 
@@ -120,6 +149,7 @@ def parse_settings(kind: type[S], arguments: Sequence[str], *, prog: str = "bore
     """
     parser = build_parser(kind, prog)
     _check_files(kind, arguments)
+    _set_recipe(parser, kind, _recipe_named(arguments))
     try:
         parsed = parser.instantiate(parser.parse_args(list(arguments)))
     except (argparse.ArgumentError, ValueError, TypeError) as error:
@@ -129,12 +159,41 @@ def parse_settings(kind: type[S], arguments: Sequence[str], *, prog: str = "bore
     return settings
 
 
+def _recipe_named(arguments: Sequence[str]) -> str | None:
+    """The last ``recipe`` that the arguments give, on the line itself or in a file."""
+    named = None
+    for word, after in pairwise([*arguments, ""]):
+        key, equals, value = word.partition("=")
+        value = value if equals else after
+        if key == "--recipe":
+            named = value
+        elif key == "--config" and isinstance(content := read_yaml(value), Mapping):
+            named = content.get("recipe", named)
+    return named
+
+
+def _set_recipe(parser: Any, kind: type, name: object) -> None:
+    """Make the values of a shipped recipe the parser's defaults; what is given by name still overrides them."""
+    known = getattr(kind, "RECIPES", {})
+    if isinstance(name, str) and name in known:
+        parser.set_defaults(flat_keys(known[name]))
+
+
+def flat_keys(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"train.steps": 5}`` of ``{"train": {"steps": 5}}``."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flat_keys(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
 def settings_from(kind: type[S], values: Mapping[str, Any], *, origin: str) -> S:
     """Read ``kind`` from nested values, as a YAML file holds them; ``origin`` names the file in errors."""
     if not isinstance(values, Mapping):
         raise UserError(f"{origin}: a settings file is a mapping of keys, got {type(values).__name__}")
     check_keys(kind, values, origin)
     parser = build_parser(kind, "boresight")
+    _set_recipe(parser, kind, values.get("recipe"))
     try:
         parsed = parser.instantiate(parser.parse_object(dict(values)))
     except (argparse.ArgumentError, ValueError, TypeError) as error:
@@ -251,17 +310,31 @@ def check_ranges(settings: Any) -> None:
     if "head.prior" in flat:
         require("head.prior", 0 < flat["head.prior"] < 1, "between 0 and 1, both excluded")
         require("data.val_share", flat["data.val_share"] < 1, "below 1: something must be left to train on")
-        require("decode.window", flat["decode.window"] % 2 == 1, "odd: a window around a cell")
         gamma = flat["loss.focal_gamma"]
         require("loss.focal_gamma", gamma == 0 or gamma >= 1, "0, or 1 or more (between, gradients are not finite)")
-        breaks = list(flat["target.breaks"])
-        require("target.breaks", breaks == sorted(breaks) and all(0 < b < 1 for b in breaks), "rising, between 0 and 1")
         low, high = flat["augment.scale"]
         require("augment.scale", 0 < low <= high, "two numbers, 0 < smallest <= largest")
-        if flat["target.schedule"] == "steps":
-            wanted = f"{len(flat['target.breaks']) + 1} numbers, one more than target.breaks"
-            require("target.sigmas", len(flat["target.sigmas"]) == len(flat["target.breaks"]) + 1, wanted)
-        require("target.sigmas", len(flat["target.sigmas"]) > 0 and min(flat["target.sigmas"]) > 0, "all above 0")
+    if "target.breaks" in flat:
+        _check_point(flat, require)
+    if "clip.layers" in flat:
+        _check_text(flat, require)
+
+
+def _check_point(flat: Mapping[str, Any], require: Callable[[str, bool, str], None]) -> None:
+    require("decode.window", flat["decode.window"] % 2 == 1, "odd: a window around a cell")
+    breaks = list(flat["target.breaks"])
+    require("target.breaks", breaks == sorted(breaks) and all(0 < b < 1 for b in breaks), "rising, between 0 and 1")
+    if flat["target.schedule"] == "steps":
+        wanted = f"{len(flat['target.breaks']) + 1} numbers, one more than target.breaks"
+        require("target.sigmas", len(flat["target.sigmas"]) == len(flat["target.breaks"]) + 1, wanted)
+    require("target.sigmas", len(flat["target.sigmas"]) > 0 and min(flat["target.sigmas"]) > 0, "all above 0")
+
+
+def _check_text(flat: Mapping[str, Any], require: Callable[[str, bool, str], None]) -> None:
+    layers = flat["clip.layers"]
+    require("clip.layers", all(k >= 1 for k in layers) and len(set(layers)) == len(layers), "different numbers from 1")
+    wanted = "`class=query`, say `tank=storage tank|oil tank`"
+    require("data.queries", all("=" in q for q in flat["data.queries"]), wanted)
 
 
 def overrides(kind: type, group: str, arguments: Sequence[str], options: Sequence[str] = ()) -> dict[str, str]:

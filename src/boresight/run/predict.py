@@ -16,12 +16,13 @@ from boresight.core.errors import UserError
 from boresight.core.types import Detections
 from boresight.data.points import image_folder
 from boresight.detectors.detector import Detector
-from boresight.run.checkpoint import Checkpoint, load_checkpoint, load_weights
+from boresight.run.checkpoint import Checkpoint, check_frozen, load_checkpoint, load_weights
 from boresight.run.detect import detect
 from boresight.run.parse import settings_from
 from boresight.run.recipe import Frames
 from boresight.run.recipes import recipe
-from boresight.run.record import RunFolder, coco_results, write_atomic, write_text
+from boresight.run.record import RunFolder, write_atomic, write_text
+from boresight.run.results import detection_rows, point_results
 
 
 @dataclass(frozen=True)
@@ -56,26 +57,12 @@ def load_trained(run: RunFolder, which: str = "last", *, expect: str | None = No
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     settings: Any = settings_from(kind.settings, checkpoint.settings, origin=str(path))
-    detector = kind.build(settings, len(checkpoint.classes))
+    detector = kind.build(settings, checkpoint.classes)
+    check_frozen(detector, checkpoint, path)
     load_weights(detector, checkpoint, path=path, detector=checkpoint.detector)
     detector.progress = 1.0
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Trained(detector.eval().to(device).to(memory_format=torch.channels_last), settings, checkpoint)
-
-
-def detection_rows(
-    names: Sequence[str], found: Sequence[Detections], threshold: float, *, image_ids: Sequence[int] | None = None
-) -> list[dict[str, Any]]:
-    """A plain row for every detection of at least ``threshold``: image, class, place (pixel frame) and score."""
-    rows = []
-    for i, (name, detections) in enumerate(zip(names, found, strict=True)):
-        for (x, y), score, label in zip(
-            detections.xy.tolist(), detections.scores.tolist(), detections.labels.tolist(), strict=True
-        ):
-            if score >= threshold:
-                image_id = image_ids[i] if image_ids else i + 1
-                rows.append({"image": name, "image_id": image_id, "category_id": label, "x": x, "y": y, "score": score})
-    return rows
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]], classes: Sequence[str]) -> None:
@@ -94,8 +81,7 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]], classes: Sequence[str]
 
 def write_coco(path: Path, rows: Sequence[dict[str, Any]], side: float = 3.0) -> None:
     """COCO results: a list of ``image_id, category_id, bbox, score`` (and ``point``), categories counted from 1."""
-    results = coco_results(({**row, "category_id": row["category_id"] + 1} for row in rows), side)
-    write_text(path, json.dumps(results, allow_nan=False) + "\n")
+    write_text(path, json.dumps(point_results(rows, side), allow_nan=False) + "\n")
 
 
 def draw_overlays(folder: Path, frames: Frames, found: Sequence[Detections], threshold: float) -> list[Path]:

@@ -32,7 +32,8 @@ class Splits:
     Attributes:
         train, val, test: the frames.
         order: indices into ``train``, one an entry of an epoch (a frame may stand there several times).
-        classes: class names.
+        classes: class names, of those that are trained.
+        novel: names of further classes, which the test alone knows; their labels come after those of ``classes``.
     """
 
     train: Frames
@@ -40,6 +41,7 @@ class Splits:
     test: Frames
     order: Sequence[int]
     classes: tuple[str, ...]
+    novel: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,21 +66,72 @@ View = Callable[[Frames, int, np.random.Generator], Scene]
 
 
 @dataclass(frozen=True)
+class Request:
+    """What is to be judged, and how thoroughly.
+
+    Attributes:
+        splits: of the run; ``split`` names the one that is judged.
+        split: ``train``, ``val`` or ``test``.
+        count: the first so many of its frames.
+        threshold: the operating point frozen on the validation frames.
+        bootstrap: image resamples for the intervals.
+        quiet: no progress.
+    """
+
+    splits: Splits
+    split: str
+    count: int
+    threshold: float
+    bootstrap: int = 1000
+    quiet: bool = True
+
+    @property
+    def frames(self) -> Frames:
+        """The frames of the split."""
+        return getattr(self.splits, self.split)
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What a split says of a detector.
+
+    Attributes:
+        figures: for ``evaluation.json``.
+        predictions: COCO results, a dict a detection.
+        rows: of ``matches.parquet``.
+        columns: their types.
+    """
+
+    figures: dict[str, Any]
+    predictions: Sequence[dict[str, Any]]
+    rows: Sequence[dict[str, Any]]
+    columns: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One system, as the loop sees it.
 
     Attributes:
         name: as on the command line.
         settings: the settings dataclass.
-        build: settings and number of classes to a detector.
-        frames: settings to splits (checked).
+        build: settings and class names to a detector.
+        frames: settings to splits (checked; where a split is named, that one alone).
         view: settings to the training view.
-        judge: settings, truth scenes and detections to a judgement.
+        judge: settings, class names, truth scenes and detections to a judgement.
+        examine: a detector, its settings and a request to an examination.
+        figures: keys of the examination that a study compares, the first being that of the judgement.
+        monitor: the key of the judgement's figures that says how far training has come.
+        summary: figures to lines for a person.
     """
 
     name: str
     settings: type
-    build: Callable[[Any, int], Detector]
-    frames: Callable[[Any], Splits]
+    build: Callable[[Any, tuple[str, ...]], Detector]
+    frames: Callable[[Any, str | None], Splits]
     view: Callable[[Any], View]
-    judge: Callable[[Any, Sequence[Scene], Sequence[Detections]], Judgement]
+    judge: Callable[[Any, tuple[str, ...], Sequence[Scene], Sequence[Detections]], Judgement]
+    examine: Callable[[Detector, Any, Request], Examination]
+    figures: tuple[str, ...]
+    monitor: str
+    summary: Callable[[dict[str, Any]], str]

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from boresight.core.errors import UserError, did_you_mean
-from boresight.run.config import PointSettings
 from boresight.run.parse import merged, read_yaml, settings_from
+from boresight.run.systems import settings_kind
 
 _KEYS = ("name", "about", "detector", "seeds", "reference", "base", "datasets", "variants")
 
@@ -96,14 +96,15 @@ def read_study(path: Path, *, seeds: int | None = None, only: Sequence[str] | No
     count = content.get("seeds", 3) if seeds is None else seeds
     if not isinstance(count, int) or count < 1:
         raise UserError(f"{path}: `seeds` = {count}: must be a whole number above 0")
-    settings = {}
+    settings: dict[tuple[str, str], Any] = {}
+    kind = settings_kind(content.get("detector", "point"), str(path))
     for dataset in only or datasets:
         for variant, own in variants.items():
             values = {"detector": content.get("detector", "point")} | merged(
                 content.get("base") or {}, datasets[dataset] or {}
             )
             values = merged(values, own or {})
-            settings[dataset, variant] = settings_from(PointSettings, values, origin=f"{path} ({dataset}, {variant})")
+            settings[dataset, variant] = settings_from(kind, values, origin=f"{path} ({dataset}, {variant})")
     _check_name(path, "name", content.get("name", path.stem))
     return Study(
         name=str(content.get("name", path.stem)),

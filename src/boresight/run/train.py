@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from boresight.core.errors import Stopped
+from boresight.core.errors import Failure, Stopped
 from boresight.core.types import DenseTargets, Scene
 from boresight.detectors.detector import Detector
 from boresight.run.checkpoint import Checkpoint, save_checkpoint
@@ -53,7 +53,7 @@ class Trainer:
         self.main = self.accelerator.is_main_process
         self.quiet = quiet or not self.main
         self._describe()
-        self.splits: Splits = recipe.frames(settings)
+        self.splits: Splits = recipe.frames(settings, None)
         self._build()
         self.state = LoopState(len(self.splits.classes))
         for part in (self.state, self.ema):
@@ -61,12 +61,15 @@ class Trainer:
                 self.accelerator.register_for_checkpointing(part)
         self.log = Logbook(run, self.accelerator, self.state, self.splits.classes)
         self.judgement: Judgement | None = None
+        self.frozen = self.detector.frozen
 
     def _build(self) -> None:
         """The detector, from the seed, and what trains it."""
         set_seed(self.t.seed)
         # channels-last: a training step of the built-in encoder takes 0.65 of the time on a CPU (benchmarks/step.py)
-        detector = self.recipe.build(self.settings, len(self.splits.classes)).to(memory_format=torch.channels_last)
+        detector = self.recipe.build(self.settings, self.splits.classes).to(memory_format=torch.channels_last)
+        if not self.run.states():  # else what was prepared comes with the state
+            detector.prepare(self.splits.train)
         self.ema = AveragedModel(detector, multi_avg_fn=moving_average(self.t.ema)) if self.t.ema else None
         optimiser, rate = optimiser_and_rate(detector, self.t)
         self.model, self.optimiser, self.rate = self.accelerator.prepare(detector, optimiser, rate)
@@ -142,7 +145,7 @@ class Trainer:
         norm = None
         with self.accelerator.accumulate(self.model):
             ticks = [time.perf_counter()]
-            scenes = [s.to(self.accelerator.device) for s in next(batches)]
+            scenes = next(batches)
             ticks.append(time.perf_counter())
             terms, targets = self._forward(scenes)
             ticks.append(time.perf_counter())
@@ -159,7 +162,7 @@ class Trainer:
 
     def _forward(self, scenes: list[Scene]) -> tuple[dict[str, Tensor], DenseTargets]:
         """Loss terms of this process's scenes, divided by the objects of all processes."""
-        output = self.model(scenes)
+        output = self.model([s.to(self.accelerator.device) for s in scenes])
         targets = self.detector.assign(output, scenes)
         if self.accelerator.num_processes > 1:
             total = self.accelerator.reduce(targets.normaliser.clone(), "sum")
@@ -197,7 +200,7 @@ class Trainer:
         frames = self.splits.val
         found = detect_together(detector, frames, self.accelerator)
         truth = [_without_image(frames[i]) for i in range(len(frames))]
-        self.judgement = self.recipe.judge(self.settings, truth, found)
+        self.judgement = self.recipe.judge(self.settings, self.splits.classes, truth, found)
         figures = {f"val_{k}": v for k, v in self.judgement.figures.items()}
         self.log.amend(figures | {"val_threshold": self.judgement.threshold})
         better = self.judgement.score > self.state.best
@@ -216,6 +219,7 @@ class Trainer:
             threshold=judgement.threshold,
             step=self.state.step,
             figures=judgement.figures,
+            frozen=self.frozen,
         )
         for name in names:
             save_checkpoint(self.run.checkpoints / f"{name}.safetensors", checkpoint)
@@ -241,6 +245,8 @@ class Trainer:
 
     def _close(self, seconds: float) -> dict[str, Any]:
         assert self.judgement is not None
+        if (now := self.detector.frozen) != self.frozen:
+            raise Failure(f"frozen weights have moved: {self.frozen} before the training, {now} after it")
         summary = {
             "run": str(self.run.root),
             "detector": self.recipe.name,
@@ -250,6 +256,7 @@ class Trainer:
             "validation": self.judgement.figures,
             "best": {"step": self.state.best_step, self.judgement.name: self.state.best},
             "seconds": round(seconds, 1),
+            "frozen": {"before": self.frozen, "after": now},
         }
         if self.main:
             write_json(self.run.done, summary)

@@ -1,0 +1,113 @@
+"""AP50 under image weights, so that its interval needs one matching and no second run of the evaluator.
+
+A replicate of the bootstrap draws images again and again: it is a weight an image. Precision and recall are ratios of
+counts that add over images, so all replicates come out of one sparse matrix product a class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from boresight.core.types import Detections, Scene
+from boresight.evaluate.bootstrap import Interval, image_weights, percentile_interval
+from boresight.evaluate.box_match import match_boxes
+from boresight.evaluate.box_set import BoxSet
+from boresight.evaluate.pairs import Floats, Ints
+
+RECALLS = np.linspace(0.0, 1.0, 101)
+LIMIT = 100  # detections of a class in an image that COCO looks at
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSteps:
+    """What one class adds to the precision-recall curve, image by image; ``K`` hits in falling order of score.
+
+    Attributes:
+        hits, false: ``[N, K]`` sparse counts. Column ``k`` holds hit ``k`` in its image, and the false alarms between
+            hit ``k - 1`` and hit ``k``: precision is highest at hits, so nothing else of the curve matters.
+        truths: ``[N]`` truths that count.
+    """
+
+    hits: csr_array
+    false: csr_array
+    truths: Ints
+
+
+def class_steps(boxes: BoxSet, iou: float, classes: int) -> list[ClassSteps]:
+    """Match once at ``iou`` and return the steps of every class."""
+    boxes = boxes.best(LIMIT)
+    match = match_boxes(boxes, iou)
+    order = np.argsort(boxes.rank)
+    order = order[(match.hit | match.false)[order]]
+    steps = []
+    for label in range(classes):
+        mine = order[boxes.found_label[order] == label]
+        hit, image = match.hit[mine], boxes.found_image[mine]
+        column = np.cumsum(hit) - hit
+        count = int(hit.sum())
+        before = ~hit & (column < count)
+        truths = boxes.truth_image[boxes.counted & (boxes.truth_label == label)]
+        steps.append(
+            ClassSteps(
+                _counts(image[hit], column[hit], (boxes.images, count)),
+                _counts(image[before], column[before], (boxes.images, count)),
+                np.bincount(truths, minlength=boxes.images),
+            )
+        )
+    return steps
+
+
+def _counts(image: Ints, column: Ints, shape: tuple[int, int]) -> csr_array:
+    return csr_array((np.ones(len(image)), (image, column)), shape=shape)
+
+
+def weighted_ap(steps: ClassSteps, weights: Floats) -> Floats:
+    """Return the 101-point AP of a class under each row of ``weights [R, N]``, ``[R]``; NaN without truth."""
+    weights = weights.astype(np.float64)
+    truths = weights @ steps.truths
+    tp, fp = (np.cumsum((m.T @ weights.T), axis=0) for m in (steps.hits, steps.false))
+    precision = tp / (tp + fp + np.spacing(1))
+    envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
+    envelope = np.append(envelope, np.zeros((1, len(weights))), axis=0)  # recall never reached: precision 0
+    found = np.full(len(weights), np.nan)
+    for row in np.flatnonzero(truths > 0):
+        at = np.searchsorted(tp[:, row] / truths[row], RECALLS, side="left")
+        found[row] = envelope[at, row].mean()
+    return found
+
+
+def mean_ap(steps: Sequence[ClassSteps], weights: Floats) -> Floats:
+    """Return the mean of :func:`weighted_ap` over the classes that have truth, ``[R]``; NaN where none has."""
+    total, count = np.zeros(len(weights)), np.zeros(len(weights))
+    for step in steps:
+        ap = weighted_ap(step, weights)
+        known = np.isfinite(ap)
+        total[known] += ap[known]
+        count += known
+    return np.divide(total, count, out=np.full(len(weights), np.nan), where=count > 0)
+
+
+def ap_interval(
+    truth: Sequence[Scene],
+    found: Sequence[Detections],
+    classes: Sequence[str],
+    *,
+    iou: float = 0.5,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> tuple[float | None, Interval | None]:
+    """Return COCO's AP at one IoU and its 95 % interval over resampled images.
+
+    The value equals that of :func:`~boresight.evaluate.detection.coco_figures`. In each replicate the mean is over the
+    classes that it drew truth of. Both are None without truth.
+    """
+    steps = class_steps(BoxSet.of(truth, found), iou, len(classes))
+    if not truth:
+        return None, None
+    value = float(mean_ap(steps, np.ones((1, len(truth))))[0])
+    interval = percentile_interval(mean_ap(steps, image_weights(len(truth), replicates, seed)))
+    return (value, interval) if np.isfinite(value) else (None, None)

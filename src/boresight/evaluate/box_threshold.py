@@ -1,0 +1,61 @@
+"""The score threshold that suits boxes best, and the counts of each image at one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from boresight.core.types import Detections, Scene
+from boresight.evaluate.box_match import match_boxes
+from boresight.evaluate.box_set import BoxSet
+from boresight.evaluate.ladder import FALLBACK_THRESHOLD
+from boresight.evaluate.pairs import Floats, Ints
+
+
+def per_image_counts(truth: Sequence[Scene], found: Sequence[Detections], threshold: float, iou: float = 0.5) -> Ints:
+    """Return ``[N, 3]`` counts ``(tp, fp, fn)`` of each image over all classes, at ``score >= threshold``.
+
+    Excused detections are in none of them. The rows are what
+    :func:`~boresight.evaluate.bootstrap.paired_f1_difference` resamples.
+    """
+    boxes = BoxSet.of(truth, found).above(threshold)
+    match = match_boxes(boxes, iou)
+    tp, fp = (np.bincount(boxes.found_image[x], minlength=boxes.images) for x in (match.hit, match.false))
+    truths = np.bincount(boxes.truth_image[boxes.counted], minlength=boxes.images)
+    return np.stack([tp, fp, truths - tp], axis=1)
+
+
+def best_f_threshold(truth: Sequence[Scene], found: Sequence[Detections], iou: float = 0.5) -> float:
+    """Return the threshold that maximises F1 over all detections of the data set (one threshold for all classes).
+
+    The middle of the widest stretch of thresholds of the best F1 is taken, so that a small shift of the scores changes
+    nothing; where no threshold gives a hit it is ``FALLBACK_THRESHOLD``. The greedy rule chooses best first, so that
+    one matching of everything holds the matching at every threshold.
+    """
+    boxes = BoxSet.of(truth, found)
+    match = match_boxes(boxes, iou)
+    if not match.hit.any():
+        return FALLBACK_THRESHOLD
+    rising, level = np.unique(boxes.scores, return_inverse=True)
+    tp, fp = (np.bincount(level[x], minlength=len(rising))[::-1].cumsum() for x in (match.hit, match.false))
+    return widest_best(rising[::-1], 2 * tp / (tp + fp + int(boxes.counted.sum())))
+
+
+def widest_best(scores: Floats, f1: Floats) -> float:
+    """Return the middle of the widest stretch of thresholds at which ``f1`` is best.
+
+    Args:
+        scores: ``[K]`` distinct scores, falling.
+        f1: ``[K]`` the figure of the detections with at least that score.
+
+    A threshold anywhere between two neighbouring scores lets in the same detections; below the lowest score the stretch
+    reaches down to 0. Of equally wide stretches the highest is taken.
+    """
+    lower = np.append(scores[1:], min(0.0, float(scores[-1])))
+    best = np.flatnonzero(f1 == f1.max())
+    runs = np.split(best, np.flatnonzero(np.diff(best) > 1) + 1)
+    top, bottom = max(((float(scores[r[0]]), float(lower[r[-1]])) for r in runs), key=lambda edge: edge[0] - edge[1])
+    middle = float(scores.dtype.type((top + bottom) / 2))
+    # Between two neighbouring floats the middle rounds to one of them, and the lower one would let more in.
+    return middle if middle > bottom else top

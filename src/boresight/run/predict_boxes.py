@@ -1,0 +1,145 @@
+"""Finds what is asked for in images of any size; writes COCO JSON, a table, overlays, and GeoJSON where it can."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from boresight.core.errors import UserError
+from boresight.core.types import Detections, Scene
+from boresight.data.image import read_image
+from boresight.data.points import image_folder
+from boresight.detectors.text_query import TextQuery
+from boresight.run.boxes import query_texts
+from boresight.run.geo import geojson
+from boresight.run.predict import load_trained
+from boresight.run.progress import Progress
+from boresight.run.record import RunFolder, write_atomic, write_text
+from boresight.run.results import box_results
+from boresight.run.windows import detect_windows
+
+COLOURS = ((64, 224, 144), (255, 176, 32), (96, 176, 255), (255, 96, 144), (208, 144, 255), (240, 240, 96))
+
+
+def split_queries(text: str) -> tuple[str, ...]:
+    """``"ship, red aircraft"`` as ``("ship", "red aircraft")``; UserError for an empty one."""
+    parts = tuple(part.strip() for part in text.split(","))
+    if not all(parts):
+        raise UserError(f"--queries `{text}`: an empty query; write them like `ship,red aircraft`")
+    return parts
+
+
+def predict_boxes(
+    run: RunFolder,
+    images: Sequence[str],
+    out: Path,
+    *,
+    queries: Sequence[str] = (),
+    threshold: float | None = None,
+    overlays: Path | None = None,
+    which: str = "last",
+    window: int = 1024,
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """Find ``queries`` (the trained classes when there are none) in images.
+
+    Writes ``out`` (COCO results; ``image_id`` counts the images from 1 in the order of their names, ``category_id`` the
+    queries from 1), a CSV of the same name with names instead of numbers, and, beside them, GeoJSON for images with a
+    georeference.
+
+    Args:
+        run: a run of ``text`` or ``localise``.
+        images: files, folders or patterns.
+        out: where the results go.
+        queries: what to look for; ``a|b`` are synonyms.
+        threshold: instead of the one chosen on validation.
+        overlays: a folder for pictures with boxes.
+        which: the checkpoint.
+        window: images larger than this are read in overlapping windows of that side, pixels.
+        quiet: no progress.
+    """
+    frames = image_folder(list(images)).frames
+    trained = load_trained(run, which)
+    detector, names = trained.detector, tuple(queries) or trained.checkpoint.classes
+    if not isinstance(detector, TextQuery):
+        raise UserError(f"{run.root}: a run of `{trained.checkpoint.detector}` finds points and takes no queries")
+    detector.ask(tuple(queries) or query_texts(names, trained.settings.data.queries))
+    threshold = trained.checkpoint.threshold if threshold is None else threshold
+    found: list[Detections] = []
+    geo: list[str] = []
+    drawn: list[str] = []
+    stems = Counter(Path(f.name).stem for f in frames)
+    with Progress(len(frames), label="predict", quiet=quiet) as bar:
+        for number, frame in enumerate(frames, start=1):
+            scene = Scene(rgb(read_image(frame.image), frame.name), frame.name, number)
+            overlap = min(256, window // 4)
+            every = detect_windows(detector, scene, window=window, overlap=overlap)
+            found.append(every.select(every.scores >= threshold))
+            if (places := geojson(frame.image, found[-1], names)) is not None:
+                path = out.with_name(f"{out.stem}-{number}-{Path(frame.name).stem}.geojson")
+                write_text(path, json.dumps(places, allow_nan=False) + "\n")
+                geo.append(str(path))
+            if overlays is not None:
+                stem = Path(frame.name).stem
+                path = overlays / (f"{stem}.png" if stems[stem] == 1 else f"{number}-{stem}.png")
+                draw(path, scene, found[-1], names)
+                drawn.append(str(path))
+            bar.step(1)
+    table, out = out.with_suffix(".csv"), out.with_suffix(".json") if out.suffix.lower() == ".csv" else out
+    results = box_results(range(1, len(frames) + 1), found, threshold, range(1, len(names) + 1))
+    write_text(out, json.dumps(results, allow_nan=False) + "\n")
+    write_csv(table, [f.name for f in frames], found, names)
+    return {
+        "images": len(frames),
+        "detections": len(results),
+        "queries": list(names),
+        "threshold": threshold,
+        "out": str(out),
+        "csv": str(table),
+        "geojson": geo,
+        "overlays": drawn,
+    }
+
+
+def rgb(image: Tensor, name: str) -> Tensor:
+    """``[3, H, W]`` in 0..255 of what a file holds; UserError for values beyond: their range is not known."""
+    if float(image.max()) > 255:
+        raise UserError(f"{name}: holds values up to {float(image.max()):g}; save it with 8 bits a channel (0 to 255)")
+    return image.expand(3, -1, -1).to(torch.uint8).contiguous()
+
+
+def write_csv(path: Path, images: Sequence[str], found: Sequence[Detections], names: Sequence[str]) -> None:
+    """``image,query,score,x0,y0,x1,y1,cell`` with a row a detection; the header stands there when nothing was found."""
+
+    def write(partial: Path) -> None:
+        with open(partial, "w", newline="", encoding="utf-8") as file:
+            out = csv.writer(file)
+            out.writerow(["image", "query", "score", "x0", "y0", "x1", "y1", "cell"])
+            for image, d in zip(images, found, strict=True):
+                columns = (d.labels.tolist(), d.scores.tolist(), d.boxes.tolist(), d.cell.tolist())
+                for label, score, box, cell in zip(*columns, strict=True):
+                    out.writerow([image, names[label], f"{score:.6f}", *(f"{v:.2f}" for v in box), cell])
+
+    write_atomic(path, write)
+
+
+def draw(path: Path, scene: Scene, found: Detections, names: Sequence[str]) -> None:
+    """The image with a box, its query and its score for every detection."""
+    from PIL import Image, ImageDraw
+
+    picture = Image.fromarray(scene.image.permute(1, 2, 0).numpy())
+    pen = ImageDraw.Draw(picture)
+    for (x0, y0, x1, y1), label, score in zip(
+        found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True
+    ):
+        colour = COLOURS[label % len(COLOURS)]
+        pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colour, width=2)
+        pen.text((x0 + 2, y0 - 11 if y0 > 11 else y1 + 1), f"{names[label]} {score:.2f}", fill=colour)
+    write_atomic(path, lambda p: picture.save(p, format="PNG"))

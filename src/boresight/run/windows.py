@@ -1,0 +1,97 @@
+"""Detects in images larger than a detector was made for, window by window, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from boresight.core.grid import flat_cell
+from boresight.core.types import Detections, Scene
+from boresight.detectors.detector import Detector
+
+
+def starts(length: int, window: int, overlap: int, step: int) -> list[int]:
+    """Where windows begin along one side: multiples of ``step``, the last window reaches the end.
+
+    Neighbours share at least ``overlap`` pixels. Raises ValueError unless ``0 <= overlap < window``.
+    """
+    if not 0 <= overlap < window:
+        raise ValueError(f"overlap {overlap} must lie in 0..{window - 1}, the window being {window}")
+    if length <= window:
+        return [0]
+    stride = max(step, (window - overlap) // step * step)
+    last = -(-(length - window) // step) * step
+    return [*range(0, last, stride), last]
+
+
+def windows_of(scene: Scene, window: int, overlap: int, step: int) -> Iterator[tuple[int, int, Scene]]:
+    """``(top, left, part)`` of every window; parts are scenes of their own, without truth."""
+    height, width = scene.size
+    for top in starts(height, window, overlap, step):
+        for left in starts(width, window, overlap, step):
+            part = scene.image[:, top : top + window, left : left + window]
+            yield top, left, Scene(part, f"{scene.name}[{top},{left}]", level=scene.level, spread=scene.spread)
+
+
+@torch.inference_mode()
+def detect_windows(
+    detector: Detector, scene: Scene, *, window: int, overlap: int, nms: float = 0.5, top_k: int = 1000, step: int = 16
+) -> Detections:
+    """What ``detector`` finds in one image of any size, on the CPU, best first.
+
+    The image is read in overlapping windows whose corners are multiples of ``step`` (a multiple of the detector's
+    stride), so that their cells are cells of the whole image's map: ``cell`` counts there. A box that an inner border
+    of its window cuts is left to the neighbour that sees it whole, unless no overlap could hold it. Doubles are
+    suppressed across windows.
+
+    Args:
+        detector: in inference mode.
+        scene: the image; windows are moved to the detector's device one at a time.
+        window, overlap: pixels.
+        nms: IoU above which of two boxes of one class the lower-scored one is dropped.
+        top_k: at most so many.
+        step: pixels.
+    """
+    device = next(detector.parameters()).device
+    height, width = scene.size
+    parts = []
+    for top, left, part in windows_of(scene, window, overlap, step):
+        output = detector([part.to(device)])
+        if step % int(output.stride):
+            raise ValueError(f"window corners at multiples of {step} px do not fit cells of {output.stride:g} px")
+        found = detector.decode(output)[0].to("cpu")
+        shape, stride = tuple(output.logits.shape[1:]), int(output.stride)
+        shift = torch.tensor([left, top, left, top], dtype=found.boxes.dtype)
+        keep = _whole(found.boxes, (top, left), part.size, (height, width), overlap)
+        cell = _moved(found.cell, shape, stride, (top, left), (height, width))
+        parts.append(replace(found, boxes=found.boxes + shift, cell=cell).select(keep))
+    every = [torch.cat([getattr(p, name) for p in parts]) for name in ("boxes", "scores", "labels", "cell")]
+    best = every[1].sort(descending=True, stable=True).indices
+    joined = Detections(*(v[best] for v in every))
+    return joined.select(batched_nms(joined.boxes, joined.scores, joined.labels, nms)[:top_k])
+
+
+def _whole(
+    boxes: Tensor, corner: tuple[int, int], part: tuple[int, int], whole: tuple[int, int], overlap: int
+) -> Tensor:
+    """``[N]`` bool: boxes that no inner border of the window cuts, or that are too long for the overlap."""
+    (top, left), (h, w) = corner, part
+    reach = torch.tensor([left > 0, top > 0, left + w < whole[1], top + h < whole[0]])
+    edge = torch.stack((boxes[:, 0] <= 1, boxes[:, 1] <= 1, boxes[:, 2] >= w - 1, boxes[:, 3] >= h - 1), dim=1)
+    long = (boxes[:, 2:] - boxes[:, :2]).amax(1) >= overlap
+    return ~(edge & reach).any(1) | long
+
+
+def _moved(
+    cell: Tensor, shape: tuple[int, int, int], stride: int, corner: tuple[int, int], whole: tuple[int, int]
+) -> Tensor:
+    """Flat cells of a window's map as those of the map of the whole image."""
+    _, rows, columns = shape
+    label, row, column = cell // (rows * columns), cell // columns % rows, cell % columns
+    size = (shape[0], -(-whole[0] // stride), -(-whole[1] // stride))
+    row, column = row + corner[0] // stride, column + corner[1] // stride
+    return flat_cell(0, label, row.clamp(max=size[1] - 1), column.clamp(max=size[2] - 1), size)

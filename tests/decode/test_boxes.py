@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from boresight.core.grid import cell_centres, unravel_cell
+from boresight.core.types import DenseOutput
+from boresight.decode.boxes import BoxDecoder, beyond
+
+
+def output(score, side=8.0, stride=8.0):
+    """A box of ``side`` px around every cell's centre."""
+    score = torch.as_tensor(score, dtype=torch.float32)
+    b, c, rows, columns = score.shape
+    centre = cell_centres(rows, columns, stride)
+    boxes = torch.cat((centre - side / 2, centre + side / 2), -1).expand(b, c, rows, columns, 4)
+    return DenseOutput(torch.zeros_like(score), boxes, stride), score
+
+
+def test_every_detection_keeps_its_cell():
+    score = torch.zeros(2, 3, 4, 5)
+    score[0, 1, 2, 3], score[0, 2, 0, 0], score[1, 0, 3, 4] = 0.9, 0.8, 0.7
+    given, score = output(score)
+    first, second = BoxDecoder(0.1)(given, score, [(32, 40)] * 2)
+    assert first.scores.tolist() == pytest.approx([0.9, 0.8])
+    assert first.labels.tolist() == [1, 2]
+    level, label, row, column = unravel_cell(first.cell, [(3, 4, 5)])
+    assert (label.tolist(), row.tolist(), column.tolist()) == ([1, 2], [2, 0], [3, 0])
+    assert first.boxes[0].tolist() == [24.0, 16.0, 32.0, 24.0]
+    assert second.labels.tolist() == [0]
+
+
+def test_doubles_of_one_class_go_and_those_of_two_stay():
+    score = torch.zeros(1, 2, 1, 2)
+    score[0, 0, 0] = torch.tensor([0.9, 0.8])
+    score[0, 1, 0, 1] = 0.7
+    given, score = output(score, side=64.0)  # neighbours overlap by 56 / 72
+    (found,) = BoxDecoder(0.1, nms=0.5)(given, score, [(64, 64)])
+    assert found.labels.tolist() == [0, 1]
+    assert len(BoxDecoder(0.1, nms=0.9)(given, score, [(64, 64)])[0]) == 3
+
+
+def test_the_padding_says_nothing_and_boxes_end_at_the_image():
+    given, score = output(torch.full((1, 1, 2, 3), 0.5), side=12.0)
+    assert beyond(given, [(9, 16)])[0, 0].tolist() == [[False, False, True], [False, False, True]]
+    (found,) = BoxDecoder(0.1, nms=1.0)(given, score, [(9, 16)])
+    assert len(found) == 4
+    assert found.boxes[:, 2].max() <= 16
+    assert found.boxes[:, 3].max() <= 9
+    (found,) = BoxDecoder(0.1, nms=1.0)(given, score, [(8, 8)])
+    assert len(found) == 1
+
+
+def test_threshold_and_top_k():
+    score = torch.tensor([0.1, 0.3, 0.2, 0.4]).reshape(1, 1, 1, 4)
+    given, score = output(score)
+    (found,) = BoxDecoder(0.3)(given, score, [(8, 32)])
+    assert found.scores.tolist() == pytest.approx([0.4, 0.3])  # the threshold itself is kept
+    assert len(BoxDecoder(0.0, top_k=3)(given, score, [(8, 32)])[0]) == 3
+
+
+def test_only_cells_like_those_trained_may_speak():
+    given, score = output(torch.full((1, 1, 1, 4), 0.5))
+    boxes = given.boxes.clone()
+    boxes[0, 0, 0, 1] += torch.tensor([13.0, 0.0, 13.0, 0.0])  # centred 13 px from its cell
+    given = DenseOutput(given.logits, boxes, 8.0)
+    assert len(BoxDecoder(0.1, nms=1.0, trained_reach=1.5)(given, score, [(8, 64)])[0]) == 3
+    assert len(BoxDecoder(0.1, nms=1.0, trained_reach=2.0)(given, score, [(8, 64)])[0]) == 4
+
+
+def test_nothing_above_the_threshold_is_no_detection():
+    given, score = output(torch.zeros(1, 2, 3, 3))
+    (found,) = BoxDecoder(0.1)(given, score, [(24, 24)])
+    assert len(found) == 0
+    assert found.boxes.shape == (0, 4)
