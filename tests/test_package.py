@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import boresight
 
@@ -116,7 +117,9 @@ def test_constraints_pin_every_dependency_to_a_version_that_is_allowed():
     lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
     pins = [Requirement(line) for line in lines if not line.startswith("#")]
     for requirement in map(Requirement, wanted):
-        versions = [next(iter(pin.specifier)).version for pin in pins if pin.name == requirement.name.lower()]
+        versions = [
+            next(iter(pin.specifier)).version for pin in pins if pin.name == canonicalize_name(requirement.name)
+        ]
         assert versions, f"{requirement.name} has no line in constraints.txt"
         assert all(requirement.specifier.contains(version) for version in versions), f"{requirement} against {versions}"
 

@@ -50,8 +50,11 @@ def build_parser() -> argparse.ArgumentParser:
     def verb(name: str, run: Callable[..., Result], text: str) -> argparse.ArgumentParser:
         return _common(verbs.add_parser(name, help=text, description=text), run)
 
-    quick = verb("quickstart", _quickstart, "train three ways on made frames, compare, and write report.html")
-    quick.add_argument("--out", default="runs/quickstart", help="folder (default: %(default)s; a free name is chosen)")
+    quick = verb("quickstart", _quickstart, "train side by side on made images, compare, and write report.html")
+    known = "point (default): three ways to label dim points; text: both recipes of the text-query detector"
+    quick.add_argument("system", nargs="?", default="point", choices=["point", "text"], help=known)
+    where = "folder (default: runs/quickstart, or runs/quickstart-text; a free name is chosen)"
+    quick.add_argument("--out", help=where)
     quick.add_argument("--seed", type=int, default=0)
 
     train = verb("train", _train, "train a detector; `boresight train point --print_config` shows every key")
@@ -111,9 +114,13 @@ def _options(args: argparse.Namespace) -> list[str]:
 
 
 def _quickstart(args: argparse.Namespace, rest: list[str]) -> Result:
+    if args.system == "text":
+        from boresight.report.quickstart_text import quickstart_text
+
+        return quickstart_text(Path(args.out or "runs/quickstart-text"), seed=args.seed, quiet=args.quiet)
     from boresight.report.quickstart import quickstart
 
-    return quickstart(Path(args.out), seed=args.seed, quiet=args.quiet)
+    return quickstart(Path(args.out or "runs/quickstart"), seed=args.seed, quiet=args.quiet)
 
 
 def _train(args: argparse.Namespace, rest: list[str]) -> Result:
@@ -152,7 +159,7 @@ def _train(args: argparse.Namespace, rest: list[str]) -> Result:
     if not args.json and os.environ.get("RANK", "0") == "0":
         score, threshold = summary["validation"][kind.monitor], summary["threshold"]
         name = kind.monitor.upper() if kind.monitor != "f1" else "F1"
-        found = "nothing found" if score is None else f"{name} {score:.3f}, threshold {threshold:.3f}"
+        found = "no target found" if score is None else f"{name} {score:.3f} at threshold {threshold:.3f}"
         print(f"{run.root}: {found} on the validation frames; next: boresight evaluate {run.root}")
     return summary
 
@@ -160,17 +167,19 @@ def _train(args: argparse.Namespace, rest: list[str]) -> Result:
 def _evaluate(args: argparse.Namespace, rest: list[str]) -> Result:
     from boresight.run.parse import overrides
     from boresight.run.record import RunFolder
-    from boresight.run.systems import read_settings
+    from boresight.run.systems import SETTINGS, read_settings
 
+    config = Path(args.run_folder) / "config.yaml"
+    # a misspelt option is told before a missing run
+    kind = type(read_settings(config)) if config.is_file() else SETTINGS["point"]
+    data = overrides(kind, "data", rest, _options(args))
     run = RunFolder.existing(args.run_folder)
-    settings = read_settings(run.config)
-    data = overrides(type(settings), "data", rest, _options(args))
     from boresight.run.evaluate import evaluate_run, last_line
     from boresight.run.recipes import recipe
 
     figures = evaluate_run(run, split=args.split, limit=args.limit, which=args.checkpoint, data=data, quiet=args.quiet)
     if not args.json:
-        print(recipe(settings.detector).summary(figures))
+        print(recipe(read_settings(config).detector).summary(figures))
     return last_line(figures)
 
 

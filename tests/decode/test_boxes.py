@@ -24,7 +24,7 @@ def test_every_detection_keeps_its_cell():
     first, second = BoxDecoder(0.1)(given, score, [(32, 40)] * 2)
     assert first.scores.tolist() == pytest.approx([0.9, 0.8])
     assert first.labels.tolist() == [1, 2]
-    level, label, row, column = unravel_cell(first.cell, [(3, 4, 5)])
+    _, label, row, column = unravel_cell(first.cell, [(3, 4, 5)])
     assert (label.tolist(), row.tolist(), column.tolist()) == ([1, 2], [2, 0], [3, 0])
     assert first.boxes[0].tolist() == [24.0, 16.0, 32.0, 24.0]
     assert second.labels.tolist() == [0]

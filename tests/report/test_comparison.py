@@ -8,9 +8,8 @@ import json
 import pytest
 
 from boresight.core.errors import UserError
+from boresight.report.columns import IMAGES, Columns
 from boresight.report.comparison import (
-    FIGURES,
-    IMAGES,
     difference_rows,
     difference_text,
     markdown,
@@ -24,6 +23,9 @@ from boresight.report.comparison import (
 from boresight.run.record import write_json, write_parquet
 
 EVIL = "<script>alert(1)</script>"
+POINTS = Columns.of({})
+"""The columns of a comparison from before it named its system."""
+FIGURES = POINTS.figures
 F1, RMSE, STEPS = FIGURES[0], FIGURES[3], FIGURES[5]
 
 
@@ -87,7 +89,7 @@ def test_a_verdict_by_hand(figure, found, sign):
 
 
 def test_the_sentence_says_who_differs(comparison):
-    said = sentences("sirst", comparison["datasets"]["sirst"], "soft")
+    said = sentences("sirst", comparison["datasets"]["sirst"], "soft", POINTS)
     assert said == [
         "sirst, F1 against soft: hard (−0.300 [−0.310, −0.290]) clearly worse; no clear difference for near, dead."
     ]
@@ -96,13 +98,13 @@ def test_the_sentence_says_who_differs(comparison):
 def test_a_second_sentence_where_speed_differs(comparison):
     variants = comparison["datasets"]["sirst"]
     variants["near"]["difference"][STEPS.key] = gap(-40.0)
-    said = sentences("sirst", variants, "soft")
+    said = sentences("sirst", variants, "soft", POINTS)
     assert len(said) == 2
     assert said[1].startswith("Steps to 0.9 of the final F1: near (−40 [−40, −40]) clearly better;")
 
 
 def test_a_reference_alone():
-    assert sentences("d", {"soft": variant(0.9, None)}, "soft") == ["d: only the reference soft was trained."]
+    assert sentences("d", {"soft": variant(0.9, None)}, "soft", POINTS) == ["d: only the reference soft was trained."]
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -119,10 +121,10 @@ def test_texts_by_hand():
 
 def test_tables_by_hand(comparison):
     variants = comparison["datasets"]["sirst"]
-    rows = table_rows(variants, "soft")
+    rows = table_rows(variants, "soft", POINTS)
     assert [r[0] for r in rows] == ["soft (reference)", "hard", "near", "dead"]
     assert rows[1][1] == "0.600 ± 0.010"
-    gaps = difference_rows(variants, "soft")
+    gaps = difference_rows(variants, "soft", POINTS)
     assert [r[0] for r in gaps] == ["hard", "near", "dead"]
     assert gaps[0][1:3] == ["−0.300 [−0.310, −0.290] clearly worse", "−0.280 [−0.290, −0.270]"]
     assert gaps[0][5] == "−0.200 [−0.210, −0.190] clearly better"
@@ -177,7 +179,9 @@ def test_the_page_and_the_text(comparison, tmp_path):
 def test_the_mean_curve_is_over_seeds(tmp_path):
     write_runs(tmp_path, seeds=(0,), f1=(0.2, 0.6))
     write_runs(tmp_path, seeds=(1,), f1=(0.4, 1.0))
-    assert "hard from 0.3 to 0.8" in str(validation_curves(tmp_path / "sirst", ["hard", "none"], "soft", [0, 1]))
+    assert "hard from 0.3 to 0.8" in str(
+        validation_curves(tmp_path / "sirst", ["hard", "none"], "soft", [0, 1], POINTS)
+    )
 
 
 def test_no_runs_below_and_no_optional_keys(comparison, tmp_path):
@@ -208,4 +212,54 @@ def test_a_missing_or_damaged_comparison_is_named(comparison, tmp_path):
         write_comparison(tmp_path)
     (tmp_path / "comparison.json").write_text(json.dumps({"study": "x"}))
     with pytest.raises(UserError, match="`reference` is missing"):
+        write_comparison(tmp_path)
+
+
+# --- other systems ---------------------------------------------------------------------------------------------------
+
+
+def words(mean: float, difference: dict | None) -> dict:
+    """A variant of `text`: every figure the same, every difference the same."""
+    keys = [f.key for f in Columns.of({"detector": "text"}).figures]
+    spread = {"values": [mean] * 3, "mean": mean, "sd": 0.01}
+    own = None if difference is None else dict.fromkeys(keys, difference) | {IMAGES: gap(0.0)}
+    return {"figures": dict.fromkeys(keys, spread), "difference": own}
+
+
+def test_a_comparison_of_the_text_detector(comparison, tmp_path):
+    variants = {"tal": words(0.5, None), "radius": words(0.3, gap(-0.2))}
+    rows = [{"step": s, "val_ap50": s / 40} for s in (10, 20)]
+    write_parquet(tmp_path / "aerial" / "radius" / "seed-0" / "metrics.parquet", rows)
+    told = {"detector": "text", "reference": "tal", "datasets": {"aerial": variants}}
+    write_json(tmp_path / "comparison.json", comparison | told)
+    text = write_comparison(tmp_path).read_text("utf-8")
+    for part in (
+        "aerial, AP50 against tal: radius (−0.200 [−0.210, −0.190]) clearly worse.",
+        "Steps to 0.9 of the final AP50: radius (−0 [−0, −0]) clearly better.",
+        "<h3>Validation AP50</h3>",
+        "Validation AP50: radius from 0.25 to 0.5",
+        '<th scope="col">AP50, novel</th>',
+        '<th scope="col">F1, over seeds and images</th>',
+    ):
+        assert part in text, part
+    assert "Pd at" not in text
+    assert "RMSE" not in text
+
+
+def test_a_comparison_without_f1_does_not_speak_of_it(comparison, tmp_path):
+    keys = [f.key for f in Columns.of({"detector": "localise"}).figures]
+    assert keys[0] == "mean_iou"
+    assert "f1" not in keys
+    spread = {"values": [0.5], "mean": 0.5, "sd": None}
+    variants = {v: {"figures": dict.fromkeys(keys, spread), "difference": None} for v in ("soft", "hard")}
+    told = {"detector": "localise", "datasets": {"d": variants}}
+    write_json(tmp_path / "comparison.json", comparison | told)
+    text = write_comparison(tmp_path).read_text("utf-8")
+    assert "leaves out zero. " in text
+    assert "F1" not in text.partition("<body>")[2]
+
+
+def test_a_system_that_is_not_known_is_named(comparison, tmp_path):
+    write_json(tmp_path / "comparison.json", comparison | {"detector": "pint"})
+    with pytest.raises(UserError, match=r"`pint`: not known.*point"):
         write_comparison(tmp_path)

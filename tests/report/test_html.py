@@ -6,7 +6,6 @@ import base64
 import io
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -26,45 +25,11 @@ from boresight.run.config import DataSettings, PointSettings, TargetSettings, Tr
 from boresight.run.frames import skyfield
 from boresight.run.parse import nested
 from boresight.run.point import COLUMNS as MATCH_COLUMNS
+from boresight.run.recipe import Splits
 from boresight.run.record import RunFolder, write_json, write_parquet, write_yaml
 
 EVIL = "<script>alert(1)</script>"
 DATA = DataSettings(preset="white", height=96, width=128, frames=2, val_frames=2, test_frames=3)
-VOID = {"meta", "link", "br", "image", "use", "path", "rect", "img", "hr"}
-
-
-class Checker(HTMLParser):
-    """Collects tags and ids, and what is opened and never closed (or closed and never opened)."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.ids: list[str] = []
-        self.links: list[str] = []
-        self.open: list[str] = []
-        self.wrong: list[str] = []
-        self.unlabelled = 0
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        given = dict(attrs)
-        self.tags.append(tag)
-        self.ids += [given["id"]] if "id" in given else []
-        self.links += [given[k] for k in ("href", "src") if k in given]
-        self.unlabelled += tag == "svg" and not given.get("aria-label") and given.get("aria-hidden") != "true"
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        if tag in VOID:
-            return
-        if not self.open or self.open.pop() != tag:
-            self.wrong.append(tag)
 
 
 def evaluation(snr: bool = True) -> dict:
@@ -162,9 +127,9 @@ def written(runs, out: Path, **more) -> str:
 # --- the whole page --------------------------------------------------------------------------------------------------
 
 
-def test_a_page_is_whole_and_loads_nothing(whole):
+def test_a_page_is_whole_and_loads_nothing(whole, parsed):
     text = whole
-    found = Checker(text)
+    found = parsed(text)
     assert (found.wrong, found.open) == ([], [])
     assert len(found.ids) == len(set(found.ids))
     assert found.unlabelled == 0
@@ -210,12 +175,17 @@ def test_several_runs_share_frames_and_show_what_differs(tmp_path):
     assert "a: 1 hit, 1 missed, 1 false alarm, 1 duplicate" in text
 
 
+def test_boxes_and_points_do_not_share_a_page(tmp_path, make_text):
+    with pytest.raises(UserError, match="words finds boxes and dim finds points"):
+        write_report([make_run(tmp_path / "dim"), make_text()], tmp_path / "r.html")
+
+
 def test_no_run_is_a_mistake(tmp_path):
     with pytest.raises(UserError, match="at least one run folder"):
         write_report([], tmp_path / "r.html")
 
 
-def test_what_users_name_is_never_markup(tmp_path, monkeypatch):
+def test_what_users_name_is_never_markup(tmp_path, monkeypatch, parsed):
     run = make_run(tmp_path / "x&<b>$y$", label=EVIL)
     source = skyfield(DATA, "test")
 
@@ -224,14 +194,15 @@ def test_what_users_name_is_never_markup(tmp_path, monkeypatch):
         __len__ = lambda self: 3  # noqa: E731
         __getitem__ = lambda self, i: replace(source[i], name=self.names[i])  # noqa: E731
 
-    monkeypatch.setattr("boresight.report.reading.FrameStore._opened", lambda self, data, split: Renamed())
+    opened = Splits(Renamed(), Renamed(), Renamed(), range(3), ("target",))
+    monkeypatch.setattr("boresight.report.reading.FrameStore._opened", lambda self, data, split: opened)
     write_parquet(run.matches, match_rows(EVIL), MATCH_COLUMNS)
     text = written([run], tmp_path / "r.html", title=EVIL, lead=EVIL, table=[{"run": EVIL, "f1": 0.5}])
     assert EVIL not in text
     assert "<b>" not in text
     assert text.count("&lt;script&gt;alert(1)&lt;/script&gt;") > 8
     assert "x&amp;&lt;b&gt;$y$" in text
-    assert Checker(text).wrong == []
+    assert parsed(text).wrong == []
 
 
 # --- parts that are missing ------------------------------------------------------------------------------------------
@@ -249,12 +220,12 @@ def test_what_users_name_is_never_markup(tmp_path, monkeypatch):
         ("config", "The run has no config.yaml"),
     ],
 )
-def test_a_missing_part_is_said(run, whole, tmp_path, part, said):
+def test_a_missing_part_is_said(run, whole, tmp_path, part, said, parsed):
     getattr(run, part).unlink()
     text = written([run], tmp_path / "r.html")
     assert said in text
     assert not said or said not in whole
-    assert Checker(text).wrong == []
+    assert parsed(text).wrong == []
 
 
 def test_nothing_but_a_configuration(tmp_path):
@@ -316,13 +287,13 @@ def test_errors_in_frames_that_are_no_longer_there(run, tmp_path):
     )
 
 
-def test_nothing_found_and_nothing_missed(run, tmp_path):
+def test_nothing_found_and_nothing_missed(run, tmp_path, parsed):
     write_parquet(run.matches, [], MATCH_COLUMNS)
     empty = evaluation() | {"curve": {k: [] for k in evaluation()["curve"]}, "f1": None}
     write_json(run.evaluation, empty)
     text = written([run], tmp_path / "r.html")
     assert "No run is evaluated yet" not in text.split('id="frames"')[0].split('id="judged"')[0]
-    assert Checker(text).wrong == []
+    assert parsed(text).wrong == []
 
 
 @pytest.mark.parametrize("part", ["evaluation", "metrics"])
@@ -456,12 +427,6 @@ def test_errors_are_sorted_worst_first():
     rows += [{"kind": k, "score": s} for k, s in (("false_alarm", 0.2), ("duplicate", 0.7), ("hit", 0.9))]
     assert [r["snr"] for r in frames.error_rows(rows, "missed")] == [9.0, 4.0, None]
     assert [r["score"] for r in frames.error_rows(rows, "false_alarm")] == [0.7, 0.2]
-
-
-def test_chosen_frames_are_the_worst_and_then_the_first():
-    rows = [{"image": i, "kind": k} for i, k in (("c", "missed"), ("c", "false_alarm"), ("d", "missed"), ("b", "hit"))]
-    rows += [{"image": "e", "kind": "hit"}, {"image": "gone", "kind": "missed"}]
-    assert frames.chosen_frames([rows], ["a", "b", "c", "d", "e"], 3) == ["c", "b", "d"]
 
 
 def test_marks_of_a_crop_lie_where_the_target_lies():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,3 +97,70 @@ def without_batch_norm(module: nn.Module) -> nn.Module:
 def unbatched() -> Recipe:
     """The point recipe without batch statistics: those depend on how a batch is cut, a frame's own do not."""
     return replace(POINT, build=lambda settings, classes: without_batch_norm(POINT.build(settings, classes)))
+
+
+TINY_TEXT = {
+    "data.kinds": ("vehicle", "storage tank"),
+    "data.colours": ("yellow", "black"),
+    "data.height": 80,
+    "data.width": 80,
+    "data.frames": 6,
+    "data.val_frames": 2,
+    "data.test_frames": 4,
+    "clip.window": 64,
+    "encoder.widths": (4, 6, 8, 8),
+    "encoder.channels": 8,
+    "head.width": 8,
+    "head.embed": 8,
+    "head.depth": 1,
+    "train.steps": 6,
+    "train.batch": 2,
+    "train.warmup": 1,
+    "train.validate_every": 3,
+    "train.checkpoint_every": 2,
+    "train.threads": 1,
+}
+"""Made scenes of 80 pixels: the smallest that has room for a storage tank. Each colour is held out for one kind."""
+
+
+@pytest.fixture(scope="session")
+def tiny_text() -> Callable[..., Any]:
+    """``tiny_text({"train.steps": 3}, kind=LocaliseSettings)``: settings of a tiny run of boxes."""
+    from boresight.run.config_text import TextSettings
+
+    return lambda keys=None, kind=TextSettings: changed(kind(), TINY_TEXT | (keys or {}))
+
+
+@pytest.fixture(scope="session")
+def one_clip() -> Iterator[Any]:
+    """The encoder that comes with the package, read from its file once for all runs of these tests."""
+    from boresight.features.clip_load import load_clip
+    from boresight.run import text
+
+    clip = load_clip("boresight-aerial")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text, "load_clip", lambda name, weights=None, **more: clip)
+        yield clip
+
+
+@pytest.fixture(scope="session")
+def trained_text(tiny_text, one_clip, tmp_path_factory) -> RunFolder:
+    """A finished tiny run of `text`. Look at it, do not touch it."""
+    from boresight.run.text import TEXT
+    from boresight.run.train import train
+
+    run = RunFolder(tmp_path_factory.mktemp("runs") / "text")
+    train(TEXT, tiny_text(), run.root, quiet=True)
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained_localise(tiny_text, one_clip, tmp_path_factory) -> RunFolder:
+    """A finished tiny run of `localise`. Look at it, do not touch it."""
+    from boresight.run.config_text import LocaliseSettings
+    from boresight.run.localise import LOCALISE
+    from boresight.run.train import train
+
+    run = RunFolder(tmp_path_factory.mktemp("runs") / "localise")
+    train(LOCALISE, tiny_text(kind=LocaliseSettings), run.root, quiet=True)
+    return run

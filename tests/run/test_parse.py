@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from boresight.core.errors import UserError
 from boresight.run.config import PointSettings
-from boresight.run.parse import check_ranges, flatten, nested, parse_settings, read_yaml, settings_from
+from boresight.run.parse import flatten, nested, parse_settings, read_yaml, settings_from
+from boresight.run.ranges import check_ranges
 
 
 def error_of(*arguments: str) -> str:
@@ -143,7 +144,7 @@ def test_nothing_is_no_number(tmp_path):
 
 def test_every_key_that_may_be_null_is_known():
     """``check_ranges`` holds a list of them: it must not fall behind the dataclasses."""
-    check_ranges(PointSettings())
+    check_ranges(flatten(PointSettings()))
     optional = {
         f"{group.name}.{key}"
         for group in dataclasses.fields(PointSettings)
@@ -159,10 +160,10 @@ def test_every_key_that_may_be_null_is_known():
         part = dataclasses.replace(getattr(PointSettings(), group), **{name: None})
         whole = dataclasses.replace(PointSettings(), **{group: part})
         if key in optional:
-            check_ranges(whole)
+            check_ranges(flatten(whole))
         else:
             with pytest.raises(UserError, match=f"`{key}` = None"):
-                check_ranges(whole)
+                check_ranges(flatten(whole))
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

@@ -35,11 +35,12 @@ def test_anchors_that_overlap_equally_are_all_taken(build):
 @pytest.mark.parametrize("k", [1, 4, 9, 20])
 def test_the_nearest_k_are_those_of_a_sort(build, seed, k):
     case, plain = build.random_case(seed), build.plain
-    cell, real = nearest_k(case.objects, case.shape, k)
+    row, column, real = nearest_k(case.objects, case.shape, k)
     for m, _, _, box, rows, columns, _ in plain.walk(case):
         every = [(plain.away(box, r, c), r, c) for r in range(rows) for c in range(columns)]
-        want = [r * case.shape.columns + c for _, r, c in sorted(every)[:k]]
-        assert cell[m][real[m]].tolist() == want
+        want = [(r, c) for _, r, c in sorted(every)[:k]]
+        assert list(zip(row[m].tolist(), column[m].tolist(), strict=True)) == want + want[:1] * (k - len(want))
+        assert real[m].tolist() == [True] * len(want) + [False] * (k - len(want))
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 40), (40, 1), (2, 30), (40, 40), (7, 8)])
@@ -53,11 +54,11 @@ def test_the_window_holds_the_nearest_k_on_any_map(build, rows, columns):
     output = DenseOutput(torch.zeros(1, 1, rows, columns), torch.zeros(1, 1, rows, columns, 4), 8.0)
     case = build.Case([scene], output, output.logits)
     for k in (1, 9, 30):
-        cell, real = nearest_k(case.objects, case.shape, k)
+        row, column, _ = nearest_k(case.objects, case.shape, k)
         for m, _, _, box, _, _, _ in plain.walk(case):
             away = sorted(plain.away(box, r, c) for r in range(rows) for c in range(columns))[:k]
-            found = [plain.away(box, i // columns, i % columns) for i in cell[m][real[m]].tolist()]
-            assert found == pytest.approx(away)
+            found = [plain.away(box, r, c) for r, c in zip(row[m].tolist(), column[m].tolist(), strict=True)]
+            assert found[: len(away)] == pytest.approx(away)
 
 
 @pytest.mark.parametrize("seed", range(60))

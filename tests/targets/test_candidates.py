@@ -93,7 +93,6 @@ def test_what_a_candidate_knows(build):
     assert c.xy.tolist() == [[12.0, 12.0], [20.0, 12.0]]
     assert c.centre_offset.tolist() == [[-1.5 / 8, 0.5 / 8], [6.5 / 8, 0.5 / 8]]
     assert c.inside.tolist() == [True, True]
-    assert c.is_nearest.tolist() == [True, False]
     assert c.flat.tolist() == [(1 * 2 + 1) * 12 + 5, (1 * 2 + 1) * 12 + 6]
     assert torch.equal(c.key, c.flat)
     shared = cells_inside(Objects.of(scenes, 2), MapShape.of(output(2, 2, 3, 4, expand=True)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from boresight.targets.cells import cells_inside
+from boresight.targets.cells import cells_inside, nearest_cells
 
 
 def listed(candidates):
@@ -29,9 +29,9 @@ def test_cells_inside_are_those_of_a_walk(build, seed, reach):
     found = cells_inside(case.objects, case.shape, reach)
     assert listed(found) == want
     assert listed(cells_inside(case.objects, case.shape, reach, always=False)) == only
-    assert found.start.tolist() == [next(i for i, w in enumerate(want) if w[0] == m) for m in range(len(found.nearest))]
+    assert found.start.tolist() == [next(i for i, w in enumerate(want) if w[0] == m) for m in range(len(case.objects))]
     near = [plain.nearest(box, rows, columns) for _, _, _, box, rows, columns, _ in plain.walk(case)]
-    assert found.nearest.tolist() == [r * case.shape.columns + c for r, c in near]
+    assert [(r, c) for c, r in nearest_cells(case.objects, case.shape).tolist()] == near
 
 
 def test_a_box_without_a_cell_centre_gets_the_nearest_one(build):

@@ -204,10 +204,10 @@ def test_exhaustive_of_another_length_is_named(build):
 
 
 def test_padding_is_unknown_and_never_positive(build):
-    """An image of 20 x 17 px on 4 x 4 cells: 3 columns and 3 rows of cells touch it."""
-    scene = build.scene([[0, 0, 17, 20]], size=(20, 17))
-    targets = targets_of(hand_case(build, scene, sizes=((20, 17),)), Inside(), box_cells="inside")
-    known = {(0, 0, r, c) for r in range(3) for c in range(3)}
+    """An image 9 px wide and 20 high on 4 x 4 cells: 2 columns and 3 rows of cells touch it."""
+    scene = build.scene([[0, 0, 9, 20]], size=(20, 9))
+    targets = targets_of(hand_case(build, scene, sizes=((20, 9),)), Inside(), box_cells="inside")
+    known = {(0, 0, r, c) for r in range(3) for c in range(2)}
     assert cells(~targets.ignore) == known
     assert cells(targets.matched >= 0) <= known
 

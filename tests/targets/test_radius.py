@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 import torch
 
 from boresight.core.boxes import aligned_giou
 from boresight.core.types import DenseOutput
-from boresight.targets.radius import Radius, _giou, disc
+from boresight.targets import radius as module
+from boresight.targets.radius import Radius, _giou, best_of_all, disc
+
+
+@pytest.fixture(params=["possible cells", "all cells"], autouse=True)
+def search(request, monkeypatch):
+    """Both ways to search: as on a CPU, and as on a GPU."""
+    if request.param == "all cells":
+        monkeypatch.setattr(module, "best_of_possible", lambda o, b, s, t: best_of_all(o, b, b, s, t))
 
 
 def hand_case(build, good, scenes=None, classes=1, shared=True):
@@ -72,8 +82,48 @@ def test_against_a_walk(build, seed, radius):
     assert build.owners(case.run(Radius(radius))) == plain.winners(case, claims)
 
 
+@pytest.mark.parametrize(("threshold", "found"), [(-0.5, True), (-0.2, False), (0.0, False)])
+def test_a_threshold_of_0_or_below_rules_no_cell_out_beforehand(build, threshold, found):
+    """A box 10 px beside the object: hull 42 x 16, of which 10 x 16 are empty, GIoU -.238."""
+    case = hand_case(build, {(0, 2, 2): [34, 8, 50, 24]})
+    assert build.owners(case.run(Radius(0.0, threshold))) == ({(0, 0, 2, 2): 0} if found else {})
+
+
+def test_a_cpu_looks_at_few_objects_at_once(build, search):
+    """60 objects on 112 x 112 cells, a byte a pair, are 0.75 MB; 2^16 pairs at a time, three masks at once, are .2."""
+    random = torch.Generator().manual_seed(0)
+    corner = 800 * torch.rand(60, 2, generator=random)
+    scene = build.scene(torch.cat((corner, corner + 60), dim=-1).tolist(), size=(896, 896))
+    output = DenseOutput(torch.zeros(1, 1, 112, 112), torch.zeros(1, 1, 112, 112, 4), 8.0)
+    case = build.Case([scene], output, output.logits)
+    tracemalloc.start()
+    case.run(Radius())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.5e6
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_gpu_looks_at_few_objects_at_once(build, shared):
+    """60 objects on 112 x 112 cells: 83 fit into 2^20 pairs; on a larger map fewer."""
+    boxes = [[8.0 * i, 0, 8.0 * i + 8, 8] for i in range(60)]
+    for side, chunks in ((112, 1), (256, 4)):
+        wide = torch.empty(1, 2, side, side, 4, device="meta") if not shared else torch.empty(1, 1, side, side, 4)
+        output = DenseOutput(torch.zeros(1, 2, side, side), wide.expand(1, 2, side, side, 4), 8.0)
+        case = build.Case([build.scene(boxes, size=(896, 896))], output, output.logits)
+        there = case.objects.to(wide.device)
+        found = list(module._chunks(output, case.objects, there, case.shape))
+        assert [i for c, _ in found for i in range(c.start, c.stop)] == list(range(60))
+        assert len(found) == chunks
+        assert all(len(range(c.start, c.stop)) * side * side <= 2**20 for c, _ in found)
+
+
 def test_more_objects_than_are_searched_at_once(build):
-    boxes = [[8 * (i % 4), 8 * (i // 4), 8 * (i % 4) + 8, 8 * (i // 4) + 8] for i in range(16)]
-    good = {(0, i // 4, i % 4): box for i, box in enumerate(boxes)}
-    case = hand_case(build, good, [build.scene(boxes, size=(32, 32))])
-    assert build.owners(case.run(Radius(radius=0.0))) == {(0, 0, i // 4, i % 4): i for i in range(16)}
+    """20 objects, each boxed by one cell of 256 x 256: one object at a time on a CPU, 16 on a GPU."""
+    wanted = [[8 * i, 8 * i, 8 * i + 8, 8 * i + 8] for i in range(20)]
+    boxes = torch.full((1, 1, 256, 256, 4), 5000.0)
+    for i, box in enumerate(wanted):
+        boxes[0, 0, 255 - i, 2 * i] = torch.tensor(box)
+    output = DenseOutput(torch.zeros(1, 1, 256, 256), boxes, 8.0)
+    case = build.Case([build.scene(wanted, size=(2048, 2048))], output, output.logits)
+    assert build.owners(case.run(Radius(radius=0.0))) == {(0, 0, 255 - i, 2 * i): i for i in range(20)}

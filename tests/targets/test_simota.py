@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from boresight.core.types import DenseOutput
-from boresight.targets.simota import SimOta, class_cost
+from boresight.targets.simota import Cells, SimOta, class_cost
 
 
 def hand_case(build, reached):
@@ -42,8 +42,11 @@ def test_class_cost_is_the_cross_entropy_of_all_classes(build):
     output = DenseOutput(torch.zeros(1, 4, 1, 1), torch.zeros(1, 4, 1, 1, 4), 8.0)
     case = build.Case([build.scene([[0, 0, 8, 8]], [0], size=(8, 8))], output, score)
     candidates = case.run(SimOta()).candidates
-    assert float(class_cost(score, candidates)) == pytest.approx(math.log(2) + math.log(4 / 3) + 100)
-    other = class_cost(score.flip(1), candidates)  # its own score is 1: 100 is added and taken off again, in float32
+    cells = Cells.of(candidates)
+    assert float(class_cost(score, candidates, cells)) == pytest.approx(math.log(2) + math.log(4 / 3) + 100)
+    other = class_cost(
+        score.flip(1), candidates, cells
+    )  # its own score is 1: 100 is added and taken off again, in float32
     assert float(other) == pytest.approx(math.log(4 / 3) + math.log(2), abs=1e-5)
 
 

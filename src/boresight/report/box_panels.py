@@ -67,7 +67,7 @@ def rows_panel(
         axes.set_xlim(-0.015, 1.0)
         axes.set_ylim(-0.6, height - 0.4)
         ticks(axes)
-        axes.set_yticks(range(height), [shortened(n, 26) for n in reversed(names)])
+        axes.set_yticks(range(height), [shortened(n, 32) for n in reversed(names)])
         axes.tick_params(axis="y", labelcolor=INK)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.ops import batched_nms, box_iou
 
 from boresight.core.types import Scene
 
@@ -26,8 +27,12 @@ AROUND = 2.2
 """Side of a crop in units of the longer side of what it shows."""
 LEAST_CROP = 48
 DRAWN = 60
-"""False alarms, duplicates and wrong classes drawn in one view at most, the surest ones."""
+"""Places with false alarms, duplicates or wrong classes drawn in one view at most, the surest ones."""
 ERRORS = ("false_alarm", "duplicate", "wrong_class")
+ORDER = ("ignored", "wrong_class", "duplicate", "false_alarm", "missed", "hit")
+"""From the lowest to the highest, so that many errors do not hide a hit."""
+SAME = 0.9
+"""IoU from which two boxes are one place to the eye."""
 
 Row = Mapping[str, Any]
 Box = tuple[float, float, float, float]
@@ -96,13 +101,12 @@ def in_words(row: Row) -> str:
     return ", ".join(parts)
 
 
-def row_marks(rows: Sequence[Row]) -> list[BoxMark]:
-    """Marks of detections and misses."""
-    marks = []
-    for row in rows:
-        score = "" if row.get("score") is None else f" {row['score']:.2f}"
-        marks.append(BoxMark(row["kind"], row_box(row), f"{row['class']}{score}", in_words(row)))
-    return marks
+def row_mark(row: Row, more: int = 0) -> BoxMark:
+    """The mark of a detection or a miss that stands for ``more`` others of its kind in the same place."""
+    score = "" if row.get("score") is None else f" {row['score']:.2f}"
+    others = f" (and {more} more here)" if more else ""
+    extra = f" +{more}" if more else ""
+    return BoxMark(row["kind"], row_box(row), f"{row['class']}{score}{extra}", in_words(row) + others)
 
 
 def truth_marks(scene: Scene, classes: Sequence[str]) -> list[BoxMark]:
@@ -134,19 +138,39 @@ def counted(rows: Sequence[Row]) -> str:
     return ", ".join(parts) or "nothing found"
 
 
-def surest(rows: Sequence[Row], limit: int = DRAWN) -> tuple[list[Row], int]:
-    """The rows with at most ``limit`` errors among the detections, the surest ones; and how many are left out."""
-    errors = sorted((r for r in rows if r["kind"] in ERRORS), key=lambda r: -r["score"])
-    return [r for r in rows if r["kind"] not in ERRORS] + errors[:limit], max(0, len(errors) - limit)
+def stacked(rows: Sequence[Row], iou: float = SAME) -> list[tuple[Row, int]]:
+    """Rows, the surest first, each with the number of less sure ones in its place, which are left out.
+
+    One box is often emitted for many classes; drawn over each other they would hide the image.
+    """
+    left = sorted(rows, key=lambda r: -r["score"])
+    overlap = box_iou(*[torch.tensor([row_box(r) for r in left], dtype=torch.float64).reshape(-1, 4)] * 2)
+    kept: dict[int, int] = {}
+    for i in range(len(left)):
+        same = next((k for k in kept if overlap[k, i] >= iou), None)
+        if same is None:
+            kept[i] = 0
+        else:
+            kept[same] += 1
+    return [(left[i], more) for i, more in kept.items()]
+
+
+def scene_marks(scene: Scene, rows: Sequence[Row], classes: Sequence[str]) -> tuple[list[BoxMark], int]:
+    """What is drawn over an image, hits last, and how many places with errors are left out beyond ``DRAWN``."""
+    errors = [p for kind in ERRORS for p in stacked([r for r in rows if r["kind"] == kind])]
+    errors.sort(key=lambda p: -p[0]["score"])
+    left_out = max(0, len(errors) - DRAWN)
+    drawn = errors[:DRAWN] + [(r, 0) for r in rows if r["kind"] not in ERRORS]
+    marks = sorted((row_mark(*p) for p in drawn), key=lambda m: ORDER.index(m.kind))
+    return truth_marks(scene, classes) + marks, left_out
 
 
 def scene_view(scene: Scene, key: str, run: str, rows: Sequence[Row], classes: Sequence[str]) -> SceneView:
     """An image with its truth and the rows of one run in it."""
-    drawn, left_out = surest(rows)
-    counts = counted(rows) + (f" (the {DRAWN} surest errors are drawn)" if left_out else "")
+    marks, left_out = scene_marks(scene, rows, classes)
+    counts = counted(rows) + (f" ({left_out} places with less sure errors are not drawn)" if left_out else "")
     height, width = scene.size
-    marks = (*truth_marks(scene, classes), *row_marks(drawn))
-    return SceneView(key, scene.name, run, width, height, marks, counts)
+    return SceneView(key, scene.name, run, width, height, tuple(marks), counts)
 
 
 def whole_scene(scene: Scene) -> BoxPicture:
@@ -179,7 +203,7 @@ def crop_of(scene: Scene, row: Row, classes: Sequence[str]) -> BoxPicture:
     truth = [m for m in truth_marks(scene, classes) if near(m)]
     caption = (_headline(scene, row, classes), *_numbers(row), scene.name)
     part = scene.image[:, top : top + tall, left : left + wide]
-    marks = (*truth, *row_marks([row]))
+    marks = (*truth, row_mark(row))
     return BoxPicture(jpeg(part, CROP_PIXELS), (left, top, wide, tall), marks, caption, ", ".join(caption))
 
 
@@ -205,3 +229,17 @@ def worst(rows: Sequence[Row], kind: str) -> list[Row]:
 
     own = [r for r in rows if r["kind"] == kind]
     return sorted(own, key=lambda r: -size(r) if kind == "missed" else -r["score"])
+
+
+def one_a_place(rows: Sequence[Row], iou: float = 0.5) -> list[Row]:
+    """Detections, best first, without those that overlap a better one of the same image, whatever their classes.
+
+    A gallery would else show one place many times: a box is often emitted for several classes.
+    """
+    if not rows:
+        return []
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(r["image"] for r in rows))}
+    boxes = torch.tensor([row_box(r) for r in rows], dtype=torch.float64)
+    scores = torch.arange(len(rows), 0, -1, dtype=torch.float64)  # the order given, also among equal scores
+    images = torch.tensor([numbers[r["image"]] for r in rows])
+    return [rows[i] for i in batched_nms(boxes, scores, images, iou).tolist()]

@@ -133,7 +133,10 @@ def _effect(name: str, differences: Mapping[str, Any], figure: Figure) -> Effect
 def validation_curves(
     root: Path, variants: Sequence[str], reference: str, seeds: Sequence[int], columns: Columns
 ) -> Markup | None:
-    """The monitored figure on the validation images by step: the mean over seeds of each variant, single seeds thin; None where no run has any."""
+    """The monitored figure on validation by step: the mean over seeds of each variant, single seeds thin.
+
+    None where no run has any.
+    """
     lines, thin = [], []
     colours = iter(range(100))
     for name in variants:

@@ -1,4 +1,4 @@
-"""The localisation part of a page: verdict, ladder with floors and skill, controls, errors; from ``evaluation.json``."""
+"""The localisation part of a page, from ``evaluation.json``: verdict, ladder, floors and skill, controls, errors."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from boresight.report.figures import Line, with_minus
 from boresight.report.reading import RunData
 
 RUNGS = {
-    "predicted_class": "class predicted, best-scored boxes",
-    "gt_class": "class given, best-scored boxes",
-    "top_k": "class given, more boxes an object",
+    "predicted_class": "class predicted, best-scored",
+    "gt_class": "class given, best-scored",
+    "top_k": "class given, five best-scored",
     "gt_centre": "cell at the object's centre",
     "one_to_one": "any cells, one to one",
     "oracle": "any cell, the best",
@@ -25,7 +25,7 @@ FLOORS = {
     "random": "random boxes",
     "mean_size": "boxes of mean size",
     "untrained": "untrained head",
-    "shuffled": "boxes of another image",
+    "shuffled": "another image's boxes",
     "cam_box": "box of the class map",
 }
 GAPS = {
@@ -134,7 +134,7 @@ def _ladder(said: Mapping[str, Any]) -> Table:
     rows = []
     for rung in said["ladder"]:
         name, floors = rung["floor_acc_50"], {f["name"]: f for f in rung["floors"]}
-        floor = f"{FLOORS[name]}: {estimate(floors[name]['acc_50'])}" if name else "—"
+        floor = f"{estimate(floors[name]['acc_50'])}\n{FLOORS[name]}" if name else "—"
         figures = [rung["mean_iou"], rung["acc_50"]], [rung["skill_iou"], rung["skill_acc_50"]]
         rows.append([RUNGS[rung["name"]], *map(estimate, figures[0]), floor, *map(estimate, figures[1])])
     return Table(["Boxes chosen by", "Mean IoU", "IoU ≥ 0.5", "Strongest floor", "Skill, IoU", "Skill at 0.5"], rows)
@@ -207,7 +207,7 @@ def _panels(said: Mapping[str, Any], colour: int) -> tuple[Panel, ...]:
                 [RUNGS[r["name"]] for r in ladder],
                 [dots],
                 title=title,
-                x_label="share of objects with IoU 0.5 or more (strokes: chance floors)",
+                x_label="share with IoU 0.5 or more (strokes: floors)",
                 marked=floors,
             ),
         ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any
 
 from boresight.core.errors import UserError
 from boresight.report.html import write_report
+from boresight.report.side_by_side import text_table, train_ways
 from boresight.run.config import (
     AugmentSettings,
     DataSettings,
@@ -21,9 +21,7 @@ from boresight.run.config import (
     TargetSettings,
     TrainSettings,
 )
-from boresight.run.jobs import run_jobs
-from boresight.run.parse import nested
-from boresight.run.record import RunFolder, read_parquet, write_yaml
+from boresight.run.record import RunFolder, read_parquet
 
 STEPS = 350
 WAYS = {
@@ -57,24 +55,14 @@ def quickstart(out: Path, *, seed: int = 0, quiet: bool = False) -> dict[str, An
     began = time.monotonic()
     if seed < 0:
         raise UserError(f"--seed {seed}: must be 0 or more")
-    folder = RunFolder.fresh(out.parent, out.name).root
-    runs = {way: RunFolder(folder / way) for way in WAYS}
-    for way, run in runs.items():
-        write_yaml(run.config, nested(quickstart_settings(way, seed)))
-    run_jobs(
-        [run.root for run in runs.values()],
-        jobs=min(len(runs), max(2, os.cpu_count() or 1)) if (os.cpu_count() or 1) > 1 else 1,
-        threads=1,
-        label="quickstart",
-        total=STEPS * len(runs),
-        quiet=quiet,
-    )
+    settings = {way: quickstart_settings(way, seed) for way in WAYS}
+    runs = train_ways(out, settings, label="quickstart", quiet=quiet)
     figures = {way: way_figures(run) for way, run in runs.items()}
     table, story = as_table(figures), explanation(figures)
     shown = ("f1_at_half", "f1", "threshold", "false_alarms_per_frame", "cls_loss", "positive_rate")
     report = write_report(
         list(runs.values()),
-        folder / "report.html",
+        runs["soft"].root.parent / "report.html",
         title="Boresight quickstart: three ways to label a dim point",
         lead=f"{story}\n\n{' '.join(f'{way}: {what}.' for way, what in WAYS.items())}".replace("`", ""),
         table=[{"way": way, **{k: figures[way][k] for k in shown}} for way in WAYS],
@@ -105,14 +93,7 @@ def as_table(figures: dict[str, dict[str, Any]]) -> str:
         "class. loss": ("cls_loss", ".5f"),
         "positive rate": ("positive_rate", ".1e"),
     }
-    lines = [f"{'':<12}" + "".join(f"{name:>{len(name) + 3}}" for name in columns)]
-    for way, row in figures.items():
-        cells = "".join(
-            f"{'-' if row[key] is None else format(row[key], form):>{len(name) + 3}}"
-            for name, (key, form) in columns.items()
-        )
-        lines.append(f"{way:<12}{cells}")
-    return "\n".join(lines)
+    return text_table(figures, columns)
 
 
 def explanation(figures: dict[str, dict[str, Any]]) -> str:

@@ -41,10 +41,10 @@ def shown(value: Any, key: str = "") -> str:
     return f"{value:.3f}" if abs(value) < 10 and key != "seconds" else f"{value:.1f}"
 
 
-def given_table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A caller's rows as a table: headings and cells as text."""
+def given_table(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str] = SHOWN_NAMES) -> dict[str, Any]:
+    """A caller's rows as a table: headings and cells as text; ``names`` says how keys are called."""
     keys = list(dict.fromkeys(k for row in rows for k in row))
-    heads = [SHOWN_NAMES.get(k, k.replace("_", " ")) for k in keys]
+    heads = [names.get(k, k.replace("_", " ")) for k in keys]
     return {"heads": heads, "rows": [[shown(row.get(k), k) for k in keys] for row in rows]}
 
 

@@ -34,12 +34,17 @@ def query_texts(classes: Sequence[str], queries: Sequence[str]) -> tuple[str, ..
 
 
 def check_queries(classes: Sequence[str], data: BoxDataSettings) -> None:
-    """UserError for a query or a novel class that names no class of the data."""
-    named = [("data.queries", q.partition("=")[0].strip()) for q in data.queries]
-    for key, name in [*named, *(("data.novel", n) for n in data.novel)]:
-        if name not in classes:
-            near = did_you_mean(name, classes) or f"; classes: {', '.join(classes)}"
-            raise UserError(f"`{key}` names `{name}`: no class of the data{near}")
+    """UserError for a query or a novel class that names no class, or one twice, and where none is left to train on."""
+    given = {"data.queries": [q.partition("=")[0].strip() for q in data.queries], "data.novel": list(data.novel)}
+    for key, names in given.items():
+        for i, name in enumerate(names):
+            if name not in classes:
+                near = did_you_mean(name, classes) or f"; classes: {', '.join(classes)}"
+                raise UserError(f"`{key}` names `{name}`: no class of the data{near}")
+            if name in names[:i]:
+                raise UserError(f"`{key}` names `{name}` twice: name each class once, synonyms as `{name}=a|b`")
+    if not set(classes) - set(data.novel):
+        raise UserError("`data.novel` names every class: leave at least one to train on")
 
 
 def aerial(data: BoxDataSettings, split: str) -> Aerial:
@@ -69,8 +74,9 @@ def box_splits(data: BoxDataSettings, only: str | None = None) -> Splits:
     """
     if data.source == "aerial":
         made = {name: aerial(data, name) for name in ("train", "val", "test")}
-        base, novel = made["test"].base, made["test"].held_out if data.classes == "compositions" else ()
-        return _splits(made, tuple(base), tuple(novel), data)
+        check_queries(made["test"].classes, data)
+        novel = tuple(dict.fromkeys((*made["test"].held_out, *data.novel)))
+        return _splits(made, tuple(c for c in made["test"].base if c not in novel), novel, data)
     sources = opened(data, open_boxes)
     names = [only] if only else [k for k in sources if k != "test" or sources[k] is not sources["val"]]
     problems = check_boxes({k: sources[k] for k in names})

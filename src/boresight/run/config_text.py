@@ -174,7 +174,7 @@ class AssignSettings:
         k: `atss` and `tal`: candidates an object.
         alpha: `tal`: exponent of the score.
         beta: `tal`: exponent of the IoU.
-        warmup: `tal`, `simota`: share of the training in which `atss` assigns.
+        warmup: `tal`: share of the training in which `atss` assigns.
         gamma: `mal`: exponent of the IoU.
     """
 

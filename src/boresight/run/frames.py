@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from string import Template
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from boresight.core.errors import UserError
 from boresight.core.types import Scene
@@ -18,30 +18,10 @@ from boresight.data.points import open_points
 from boresight.data.sky_settings import preset
 from boresight.data.skyfield import Skyfield
 from boresight.run.config import DataSettings
+from boresight.run.config_text import BoxDataSettings
 from boresight.run.recipe import Splits
 
 T = TypeVar("T")
-
-
-class OnDisk(Protocol):
-    """The keys that name the splits of a data set on disk."""
-
-    @property
-    def source(self) -> str: ...
-    @property
-    def root(self) -> str: ...
-    @property
-    def train(self) -> str: ...
-    @property
-    def val(self) -> str: ...
-    @property
-    def test(self) -> str: ...
-    @property
-    def val_share(self) -> float: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def on_problem(self) -> str: ...
 
 
 def expanded(path: str, key: str) -> Path:
@@ -67,7 +47,7 @@ def skyfield(data: DataSettings, split: str) -> Skyfield:
     return Skyfield(sky, count=count, seed=data.seed, first=first)
 
 
-def opened(data: OnDisk, open_split: Callable[..., T]) -> dict[str, T | Subset]:
+def opened(data: DataSettings | BoxDataSettings, open_split: Callable[..., T]) -> dict[str, T | Subset]:
     """The frames of a data set on disk by split, unchecked; what is not named is held out or shared as the keys say.
 
     ``open_split(root, split or None, kind=, audit=)`` reads one.

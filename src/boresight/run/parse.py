@@ -8,97 +8,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
 from boresight.core.errors import UserError, did_you_mean
+from boresight.run.ranges import check_ranges
 
 S = TypeVar("S")
-
-_POSITIVE = [
-    "data.frames",
-    "data.val_frames",
-    "data.test_frames",
-    "data.height",
-    "data.width",
-    "data.oversample",
-    "encoder.channels",
-    "head.proposals",
-    "decode.top_k",
-    "decode.window",
-    "decode.tolerance",
-    "train.steps",
-    "train.batch",
-    "train.accumulate",
-    "train.learning_rate",
-    "train.checkpoint_every",
-    "target.sigma",
-    "target.class_weight_cap",
-    "loss.positive_weight",
-    "head.width",
-    "head.embed",
-    "head.side",
-    "assign.radius",
-    "assign.k",
-    "clip.average",
-    "clip.calibration_frames",
-    "clip.store_mb",
-]
-_NOT_NEGATIVE = [
-    "augment.crop",
-    "augment.gain",
-    "augment.shift",
-    "augment.noise",
-    "target.offset_reach",
-    "loss.offset",
-    "loss.auxiliary",
-    "head.window",
-    "train.warmup",
-    "train.weight_decay",
-    "train.validate_every",
-    "train.threads",
-    "train.workers",
-    "train.clip",
-    "data.cache_mb",
-    "train.seed",
-    "data.seed",
-    "loss.focal_gamma",
-    "loss.ohem_ratio",
-    "augment.colour",
-    "head.depth",
-    "clip.size",
-    "clip.window",
-    "assign.centre",
-    "assign.alpha",
-    "assign.beta",
-    "assign.gamma",
-    "supervise.trained_reach",
-    "supervise.quality",
-    "loss.cls",
-    "loss.l1",
-    "loss.giou",
-    "loss.objectness",
-    "loss.quality",
-]
-_MAY_BE_NULL = ("encoder.weights", "target.window", "clip.weights")
-_SHARE = [
-    "augment.positive_share",
-    "augment.paste",
-    "loss.focal_alpha",
-    "train.final",
-    "train.ema",
-    "data.val_share",
-    "head.prior",
-    "augment.min_visible",
-    "assign.warmup",
-    "decode.map_weight",
-    "decode.threshold",
-    "decode.nms",
-]
 
 
 def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
@@ -155,7 +74,7 @@ def parse_settings(kind: type[S], arguments: Sequence[str], *, prog: str = "bore
     except (argparse.ArgumentError, ValueError, TypeError) as error:
         raise UserError(_readable(str(error), kind)) from error
     settings = kind(**{k: v for k, v in vars(parsed).items() if k != "config"})
-    check_ranges(settings)
+    check_ranges(flatten(settings))
     return settings
 
 
@@ -200,7 +119,7 @@ def settings_from(kind: type[S], values: Mapping[str, Any], *, origin: str) -> S
         raise UserError(f"{origin}: {_readable(str(error), kind)}") from error
     settings = kind(**{k: v for k, v in vars(parsed).items() if k != "config"})
     try:
-        check_ranges(settings)
+        check_ranges(flatten(settings))
     except UserError as error:
         raise UserError(f"{origin}: {error}") from error
     return settings
@@ -287,54 +206,6 @@ def _readable(message: str, kind: type) -> str:
     if match := re.search(r"does not accept (?:nested key|option) '([^']+)'", message):
         return f"unknown key `{match.group(1)}`{did_you_mean(match.group(1), [k.rsplit('.', 1)[-1] for k in known])}"
     return " ".join(message.split())
-
-
-def check_ranges(settings: Any) -> None:
-    """Raise UserError for a number outside its range, naming key, value and range."""
-    flat = flatten(settings)
-
-    def require(key: str, good: bool, wanted: str) -> None:
-        if not good:
-            raise UserError(f"`{key}` = {flat[key]}: must be {wanted}")
-
-    for key, value in flat.items():
-        require(key, value is not None or key in _MAY_BE_NULL, "given: leave the key out for its default")
-        if isinstance(value, float):
-            require(key, math.isfinite(value), "a finite number")
-    for key in set(_POSITIVE) & set(flat):
-        require(key, flat[key] > 0, "above 0")
-    for key in set(_NOT_NEGATIVE) & set(flat):
-        require(key, flat[key] >= 0, "0 or more")
-    for key in set(_SHARE) & set(flat):
-        require(key, 0 <= flat[key] <= 1, "between 0 and 1")
-    if "head.prior" in flat:
-        require("head.prior", 0 < flat["head.prior"] < 1, "between 0 and 1, both excluded")
-        require("data.val_share", flat["data.val_share"] < 1, "below 1: something must be left to train on")
-        gamma = flat["loss.focal_gamma"]
-        require("loss.focal_gamma", gamma == 0 or gamma >= 1, "0, or 1 or more (between, gradients are not finite)")
-        low, high = flat["augment.scale"]
-        require("augment.scale", 0 < low <= high, "two numbers, 0 < smallest <= largest")
-    if "target.breaks" in flat:
-        _check_point(flat, require)
-    if "clip.layers" in flat:
-        _check_text(flat, require)
-
-
-def _check_point(flat: Mapping[str, Any], require: Callable[[str, bool, str], None]) -> None:
-    require("decode.window", flat["decode.window"] % 2 == 1, "odd: a window around a cell")
-    breaks = list(flat["target.breaks"])
-    require("target.breaks", breaks == sorted(breaks) and all(0 < b < 1 for b in breaks), "rising, between 0 and 1")
-    if flat["target.schedule"] == "steps":
-        wanted = f"{len(flat['target.breaks']) + 1} numbers, one more than target.breaks"
-        require("target.sigmas", len(flat["target.sigmas"]) == len(flat["target.breaks"]) + 1, wanted)
-    require("target.sigmas", len(flat["target.sigmas"]) > 0 and min(flat["target.sigmas"]) > 0, "all above 0")
-
-
-def _check_text(flat: Mapping[str, Any], require: Callable[[str, bool, str], None]) -> None:
-    layers = flat["clip.layers"]
-    require("clip.layers", all(k >= 1 for k in layers) and len(set(layers)) == len(layers), "different numbers from 1")
-    wanted = "`class=query`, say `tank=storage tank|oil tank`"
-    require("data.queries", all("=" in q for q in flat["data.queries"]), wanted)
 
 
 def overrides(kind: type, group: str, arguments: Sequence[str], options: Sequence[str] = ()) -> dict[str, str]:

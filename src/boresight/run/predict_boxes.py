@@ -9,13 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from boresight.core.errors import UserError
 from boresight.core.types import Detections, Scene
-from boresight.data.image import read_image
 from boresight.data.points import image_folder
+from boresight.data.rgb_image import read_rgb
 from boresight.detectors.text_query import TextQuery
 from boresight.run.boxes import query_texts
 from boresight.run.geo import geojson
@@ -64,6 +61,8 @@ def predict_boxes(
         which: the checkpoint.
         window: images larger than this are read in overlapping windows of that side, pixels.
         quiet: no progress.
+
+    Raises UserError for an image that training would refuse as well, and for a run that takes no queries.
     """
     frames = image_folder(list(images)).frames
     trained = load_trained(run, which)
@@ -78,16 +77,13 @@ def predict_boxes(
     stems = Counter(Path(f.name).stem for f in frames)
     with Progress(len(frames), label="predict", quiet=quiet) as bar:
         for number, frame in enumerate(frames, start=1):
-            scene = Scene(rgb(read_image(frame.image), frame.name), frame.name, number)
-            overlap = min(256, window // 4)
-            every = detect_windows(detector, scene, window=window, overlap=overlap)
+            scene = Scene(read_rgb(frame.image), frame.name, number)
+            every = detect_windows(detector, scene, window=window, overlap=min(256, window // 4))
             found.append(every.select(every.scores >= threshold))
-            if (places := geojson(frame.image, found[-1], names)) is not None:
-                path = out.with_name(f"{out.stem}-{number}-{Path(frame.name).stem}.geojson")
-                write_text(path, json.dumps(places, allow_nan=False) + "\n")
+            stem = Path(frame.name).stem
+            if (path := write_places(frame.image, found[-1], names, out, f"{number}-{stem}")) is not None:
                 geo.append(str(path))
             if overlays is not None:
-                stem = Path(frame.name).stem
                 path = overlays / (f"{stem}.png" if stems[stem] == 1 else f"{number}-{stem}.png")
                 draw(path, scene, found[-1], names)
                 drawn.append(str(path))
@@ -108,11 +104,13 @@ def predict_boxes(
     }
 
 
-def rgb(image: Tensor, name: str) -> Tensor:
-    """``[3, H, W]`` in 0..255 of what a file holds; UserError for values beyond: their range is not known."""
-    if float(image.max()) > 255:
-        raise UserError(f"{name}: holds values up to {float(image.max()):g}; save it with 8 bits a channel (0 to 255)")
-    return image.expand(3, -1, -1).to(torch.uint8).contiguous()
+def write_places(image: Path, found: Detections, names: Sequence[str], out: Path, suffix: str) -> Path | None:
+    """GeoJSON beside ``out`` for a georeferenced image; its path, or None for any other image."""
+    if (places := geojson(image, found, names)) is None:
+        return None
+    path = out.with_name(f"{out.stem}-{suffix}.geojson")
+    write_text(path, json.dumps(places, allow_nan=False) + "\n")
+    return path
 
 
 def write_csv(path: Path, images: Sequence[str], found: Sequence[Detections], names: Sequence[str]) -> None:

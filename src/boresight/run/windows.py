@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from boresight.core.grid import flat_cell
+from boresight.core.grid import flat_cell, unravel_cell
 from boresight.core.types import Detections, Scene
 from boresight.detectors.detector import Detector
 
@@ -17,13 +17,15 @@ from boresight.detectors.detector import Detector
 def starts(length: int, window: int, overlap: int, step: int) -> list[int]:
     """Where windows begin along one side: multiples of ``step``, the last window reaches the end.
 
-    Neighbours share at least ``overlap`` pixels. Raises ValueError unless ``0 <= overlap < window``.
+    Neighbours share at least ``overlap`` pixels. Raises ValueError where that leaves less than a ``step`` to go on.
     """
-    if not 0 <= overlap < window:
-        raise ValueError(f"overlap {overlap} must lie in 0..{window - 1}, the window being {window}")
+    if not 0 <= overlap <= window - step:
+        raise ValueError(
+            f"overlap {overlap} must lie in 0..{window - step}: windows of {window} px, steps of {step} px"
+        )
     if length <= window:
         return [0]
-    stride = max(step, (window - overlap) // step * step)
+    stride = (window - overlap) // step * step
     last = -(-(length - window) // step) * step
     return [*range(0, last, stride), last]
 
@@ -43,10 +45,10 @@ def detect_windows(
 ) -> Detections:
     """What ``detector`` finds in one image of any size, on the CPU, best first.
 
-    The image is read in overlapping windows whose corners are multiples of ``step`` (a multiple of the detector's
-    stride), so that their cells are cells of the whole image's map: ``cell`` counts there. A box that an inner border
-    of its window cuts is left to the neighbour that sees it whole, unless no overlap could hold it. Doubles are
-    suppressed across windows.
+    The image is read in overlapping windows whose corners are multiples of ``step`` (the detector's ``divisor``, a
+    multiple of its stride), so that their cells are cells of the map that the image would have if it was read at once:
+    ``cell`` counts there. A box that an inner border of its window cuts is left to the neighbour that sees it whole,
+    unless it is too long for their overlap. Doubles are suppressed across windows.
 
     Args:
         detector: in inference mode.
@@ -67,7 +69,8 @@ def detect_windows(
         shape, stride = tuple(output.logits.shape[1:]), int(output.stride)
         shift = torch.tensor([left, top, left, top], dtype=found.boxes.dtype)
         keep = _whole(found.boxes, (top, left), part.size, (height, width), overlap)
-        cell = _moved(found.cell, shape, stride, (top, left), (height, width))
+        whole = (-(-height // step) * (step // stride), -(-width // step) * (step // stride))
+        cell = _moved(found.cell, shape, (top // stride, left // stride), whole)
         parts.append(replace(found, boxes=found.boxes + shift, cell=cell).select(keep))
     every = [torch.cat([getattr(p, name) for p in parts]) for name in ("boxes", "scores", "labels", "cell")]
     best = every[1].sort(descending=True, stable=True).indices
@@ -78,20 +81,20 @@ def detect_windows(
 def _whole(
     boxes: Tensor, corner: tuple[int, int], part: tuple[int, int], whole: tuple[int, int], overlap: int
 ) -> Tensor:
-    """``[N]`` bool: boxes that no inner border of the window cuts, or that are too long for the overlap."""
+    """``[N]`` bool: boxes that no inner border of the window cuts, but where they are too long for the overlap.
+
+    A border cuts what comes within a pixel of it, so that a box has to be two pixels shorter than the overlap to lie
+    whole in one of two neighbours.
+    """
     (top, left), (h, w) = corner, part
-    reach = torch.tensor([left > 0, top > 0, left + w < whole[1], top + h < whole[0]])
-    edge = torch.stack((boxes[:, 0] <= 1, boxes[:, 1] <= 1, boxes[:, 2] >= w - 1, boxes[:, 3] >= h - 1), dim=1)
-    long = (boxes[:, 2:] - boxes[:, :2]).amax(1) >= overlap
-    return ~(edge & reach).any(1) | long
+    keep = torch.ones(len(boxes), dtype=torch.bool)
+    for low, high, start, length, end in ((0, 2, left, w, whole[1]), (1, 3, top, h, whole[0])):
+        cut = ((boxes[:, low] <= 1) & (start > 0)) | ((boxes[:, high] >= length - 1) & (start + length < end))
+        keep &= ~cut | (boxes[:, high] - boxes[:, low] >= overlap - 2)
+    return keep
 
 
-def _moved(
-    cell: Tensor, shape: tuple[int, int, int], stride: int, corner: tuple[int, int], whole: tuple[int, int]
-) -> Tensor:
-    """Flat cells of a window's map as those of the map of the whole image."""
-    _, rows, columns = shape
-    label, row, column = cell // (rows * columns), cell // columns % rows, cell % columns
-    size = (shape[0], -(-whole[0] // stride), -(-whole[1] // stride))
-    row, column = row + corner[0] // stride, column + corner[1] // stride
-    return flat_cell(0, label, row.clamp(max=size[1] - 1), column.clamp(max=size[2] - 1), size)
+def _moved(cell: Tensor, shape: tuple[int, int, int], corner: tuple[int, int], whole: tuple[int, int]) -> Tensor:
+    """Flat cells of a window's map ``shape``, whose first cell is ``corner``, as those of a map ``whole``."""
+    _, label, row, column = unravel_cell(cell, [shape])
+    return flat_cell(0, label, row + corner[0], column + corner[1], (shape[0], *whole))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from boresight.core.types import DenseOutput
-from boresight.targets.candidates import Candidates, Objects
+from boresight.targets.candidates import Candidates, MapShape, Objects
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Assigner(Protocol):
         ...
 
 
-def _ordered(value: Tensor) -> Tensor:
+def ordered(value: Tensor) -> Tensor:
     """Long in ``-2^31..2^31 - 1`` that orders like the float32 ``value``."""
     bits = (value.float() + 0.0).contiguous().view(torch.int32)  # + 0.0: minus zero is zero
     return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()
@@ -59,7 +59,7 @@ def _ordered(value: Tensor) -> Tensor:
 
 def _best_first(metric: Tensor, candidates: Candidates) -> Tensor:
     """``[K]`` long: candidates by object, then by falling metric, then as they stand."""
-    return ((candidates.object << 32) | (0x7FFFFFFF - _ordered(metric))).argsort(stable=True)
+    return ((candidates.object << 32) | (0x7FFFFFFF - ordered(metric))).argsort(stable=True)
 
 
 def top_k_per_object(metric: Tensor, candidates: Candidates, k: Tensor | int) -> Tensor:
@@ -70,8 +70,8 @@ def top_k_per_object(metric: Tensor, candidates: Candidates, k: Tensor | int) ->
     """
     order = _best_first(metric, candidates)
     # sorted or not, candidate i belongs to the same object: only within an object does the order change
-    rank = torch.arange(len(order), device=order.device) - candidates.start[candidates.object]
-    chosen = rank < (k[candidates.object] if isinstance(k, Tensor) else k)
+    rank = torch.arange(len(order), device=order.device) - candidates.of_object(candidates.start)
+    chosen = rank < (candidates.of_object(k) if isinstance(k, Tensor) else k)
     return torch.empty_like(chosen).scatter_(0, order, chosen)
 
 
@@ -79,7 +79,7 @@ def top_values(metric: Tensor, candidates: Candidates, k: int) -> Tensor:
     """``[M, k]``: the largest ``metric [K]`` of each object's candidates, falling, 0 where there are fewer."""
     if not len(candidates):
         return metric.new_zeros(len(candidates.objects), k)
-    falling = metric[_best_first(metric, candidates)]
+    falling = metric.index_select(0, _best_first(metric, candidates))
     end = torch.cat((candidates.start[1:], candidates.start.new_full((1,), len(falling))))
     place = candidates.start[:, None] + torch.arange(k, device=falling.device)
     return torch.where(place < end[:, None], falling[place.clamp(max=len(falling) - 1)], 0.0)
@@ -95,19 +95,24 @@ def resolve(chosen: Tensor, priority: Tensor, key: Tensor, keys: int) -> Tensor:
         keys: how many boxes there are.
     """
     order = torch.arange(len(key), device=key.device)
-    claim = (_ordered(priority) << 32) | (0xFFFFFFFF - order)
+    claim = (ordered(priority) << 32) | (0xFFFFFFFF - order)
     where = torch.where(chosen, key, keys)  # who was not chosen wants a box that nobody has
     lowest = torch.iinfo(torch.int64).min
     best = torch.full((keys + 1,), lowest, device=key.device).scatter_reduce_(0, where, claim, "amax")
-    return chosen & (best[where] == claim)
+    return chosen & (best.index_select(0, where) == claim)
+
+
+def boxes_of(output: DenseOutput, shape: MapShape, key: Tensor) -> Tensor:
+    """``[K, 4]`` float32: the emitted boxes with the keys ``[K]`` (see :attr:`Candidates.key`)."""
+    boxes = output.boxes[:, 0] if shape.shared else output.boxes  # never a copy for every class
+    return boxes.reshape(-1, 4).index_select(0, key).float()
 
 
 def boxes_at(output: DenseOutput, candidates: Candidates) -> Tensor:
     """``[K, 4]`` float32: the boxes that the candidates emit."""
-    boxes = output.boxes[:, 0] if candidates.shape.shared else output.boxes  # never a copy for every class
-    return boxes.reshape(-1, 4)[candidates.key].float()
+    return boxes_of(output, candidates.shape, candidates.key)
 
 
 def values_at(values: Tensor, candidates: Candidates) -> Tensor:
     """``[K]`` float32: ``values [B, C, H, W]`` at the candidates."""
-    return values.reshape(-1)[candidates.flat].float()
+    return values.reshape(-1).index_select(0, candidates.flat).float()

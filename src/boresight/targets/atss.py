@@ -38,16 +38,15 @@ class Atss:
     def __call__(self, output: DenseOutput, score: Tensor, objects: Objects, progress: float = 1.0) -> Assignment:
         """See :class:`boresight.targets.assignment.Assigner`."""
         shape = MapShape.of(output)
-        cell, real = nearest_k(objects, shape, self.k)
-        m, k = cell.shape
-        column, row = nearest_cells(objects, shape).unbind(-1)
+        row, column, real = nearest_k(objects, shape, self.k)
+        m, k = real.shape
         candidates = Candidates(
             objects,
             shape,
             torch.arange(m).repeat_interleave(k),
-            cell.flatten(),
+            row.flatten(),
+            column.flatten(),
             torch.arange(m) * k,
-            row * shape.columns + column,
         )
         iou = self._overlap(candidates)
         chosen = _unusual(iou.view(m, k), candidates.inside.view(m, k), real).flatten()
@@ -72,15 +71,15 @@ def _unusual(iou: Tensor, inside: Tensor, real: Tensor) -> Tensor:
     return torch.where(chosen.any(1, keepdim=True), chosen, nearest)
 
 
-def nearest_k(objects: Objects, shape: MapShape, k: int) -> tuple[Tensor, Tensor]:
+def nearest_k(objects: Objects, shape: MapShape, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """The cells nearest to each object's centre, nearest first, of equally near ones the upper, then the one left.
 
     A small window around the centre, moved onto the map, holds them all: a disc around any place, cut to a quarter by
     the map's corner, contains k centres within the window's side.
 
     Returns:
-        ``[M, k]`` long, ``row * columns + column``; ``[M, k]`` bool, False where the image has no more cells (the
-        nearest is repeated there).
+        Rows and columns, ``[M, k]`` long; ``[M, k]`` bool, False where the image has no more cells (the nearest is
+        repeated there).
     """
     ends = shape.ends[objects.image]
     half = math.ceil(math.sqrt(k / math.pi) + 1)
@@ -94,5 +93,6 @@ def nearest_k(objects: Objects, shape: MapShape, k: int) -> tuple[Tensor, Tensor
     off = (column >= ends[:, :1])[:, None, :] | (row >= ends[:, 1:])[:, :, None]
     square, pick = square.masked_fill(off, torch.inf).flatten(1).sort(dim=1, stable=True)
     real = square[:, :k] < torch.inf
-    index = (row[:, :, None] * shape.columns + column[:, None, :]).flatten(1).gather(1, pick[:, :k])
-    return torch.where(real, index, index[:, :1]), real
+    pick = torch.where(real, pick[:, :k], pick[:, :1])
+    down = torch.div(pick, len(side), rounding_mode="floor")
+    return row.gather(1, down), column.gather(1, pick - down * len(side)), real

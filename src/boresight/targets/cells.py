@@ -56,7 +56,10 @@ def nearest_cells(objects: Objects, shape: MapShape) -> Tensor:
 def or_nearest(ranges: Ranges, objects: Objects, shape: MapShape) -> Ranges:
     """The ranges, with the nearest cell in the place of those that are empty: a small object gets one too."""
     first, last = ranges
-    empty, near = (last < first).any(-1, keepdim=True), nearest_cells(objects, shape)
+    empty = (last < first).any(-1, keepdim=True)
+    if not bool(empty.any()):
+        return ranges
+    near = nearest_cells(objects, shape)
     return torch.where(empty, near, first), torch.where(empty, near, last)
 
 
@@ -65,18 +68,24 @@ def rectangles(objects: Objects, shape: MapShape, ranges: Ranges) -> Candidates:
     first, last = ranges
     wide, high = (last - first + 1).clamp(min=0).unbind(-1)
     owner = torch.repeat_interleave(high, output_size=int(high.sum()))
-    row = torch.arange(len(owner)) - (high.cumsum(0) - high - first[:, 1])[owner]
-    return runs(objects, shape, owner, row, first[:, 0][owner], wide[owner])
+    row = torch.arange(len(owner)) - (high.cumsum(0) - high - first[:, 1]).index_select(0, owner)
+    return runs(objects, shape, owner, row, first[:, 0].index_select(0, owner), wide.index_select(0, owner))
 
 
 def runs(objects: Objects, shape: MapShape, owner: Tensor, row: Tensor, first: Tensor, wide: Tensor) -> Candidates:
     """Candidates from rows of cells: ``wide`` cells from column ``first`` of ``row``, for ``owner`` (ascending)."""
     begin = wide.cumsum(0) - wide
     run = torch.repeat_interleave(wide, output_size=int(wide.sum()))
-    cell = torch.arange(len(run)) + (row * shape.columns + first - begin)[run]
+    place = torch.arange(len(run)) + (first - begin).index_select(0, run)
     count = torch.zeros(len(objects), dtype=torch.long).scatter_add_(0, owner, wide)
-    column, line = nearest_cells(objects, shape).unbind(-1)
-    return Candidates(objects, shape, owner[run], cell, count.cumsum(0) - count, line * shape.columns + column)
+    return Candidates(
+        objects,
+        shape,
+        owner.index_select(0, run),
+        row.index_select(0, run),
+        place,
+        count.cumsum(0) - count,
+    )
 
 
 def cells_inside(objects: Objects, shape: MapShape, reach: float | None = None, *, always: bool = True) -> Candidates:

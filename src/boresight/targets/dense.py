@@ -82,9 +82,10 @@ def aligned(fit: Fit) -> Tensor:
 
 def _best(value: Tensor, assignment: Assignment) -> Tensor:
     """``[K]``: the largest of the values (at least 0) of the object's positive candidates."""
-    owner = assignment.candidates.object
-    best = torch.zeros(len(assignment.candidates.objects), device=value.device)
-    return best.scatter_reduce_(0, owner, torch.where(assignment.positive, value, 0.0), "amax")[owner]
+    candidates = assignment.candidates
+    best = torch.zeros(len(candidates.objects), device=value.device)
+    value = torch.where(assignment.positive, value, 0.0)
+    return candidates.of_object(best.scatter_reduce_(0, candidates.object, value, "amax"))
 
 
 @torch.no_grad()
@@ -153,7 +154,7 @@ def _also_inside(matched: Tensor, assignment: Assignment, objects: Objects, shap
     inside = inside.to(matched.device)
     taken = torch.zeros(shape.keys + 1, dtype=torch.bool, device=matched.device)
     taken.scatter_(0, torch.where(assignment.positive, assignment.candidates.key, shape.keys), True)
-    place = torch.where(winner & ~taken[inside.key], inside.flat, len(matched) - 1)
+    place = torch.where(winner & ~taken.index_select(0, inside.key), inside.flat, len(matched) - 1)
     matched.scatter_(0, place, inside.object)
 
 

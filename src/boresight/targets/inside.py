@@ -18,7 +18,7 @@ def smallest(candidates: Candidates) -> Tensor:
     """``[K]`` bool: where several objects hold a cell, the one with the smallest box has it."""
     everyone = torch.ones_like(candidates.object, dtype=torch.bool)
     area = box_area(candidates.objects.boxes)
-    return resolve(everyone, -area[candidates.object], candidates.key, candidates.shape.keys)
+    return resolve(everyone, -candidates.of_object(area), candidates.key, candidates.shape.keys)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from boresight.core.boxes import aligned_iou
 from boresight.core.types import DenseOutput
-from boresight.targets.assignment import Assignment, boxes_at, resolve, top_k_per_object, top_values, values_at
+from boresight.targets.assignment import Assignment, boxes_at, resolve, top_k_per_object, top_values
 from boresight.targets.candidates import Candidates, MapShape, Objects
 from boresight.targets.cells import Ranges, box_ranges, centre_ranges, or_nearest, runs
 
@@ -39,23 +39,52 @@ class SimOta:
     @torch.no_grad()
     def __call__(self, output: DenseOutput, score: Tensor, objects: Objects, progress: float = 1.0) -> Assignment:
         """See :class:`boresight.targets.assignment.Assigner`."""
-        candidates = box_or_centre(objects, MapShape.of(output), self.centre).to(output.logits.device)
+        here = box_or_centre(objects, MapShape.of(output), self.centre)
+        cells = Cells.of(here).to(output.logits.device)
+        candidates = here.to(output.logits.device)
         iou = aligned_iou(boxes_at(output, candidates), candidates.wanted)
         both = candidates.inside & (candidates.centre_offset.abs() < self.centre).all(-1)
-        cost = class_cost(score, candidates) - self.box * (iou + 1e-8).log()
+        cost = class_cost(score, candidates, cells) - self.box * (iou + 1e-8).log()
         cost = cost + torch.where(both, 0.0, self.outside)
         k = top_values(iou, candidates, self.top).sum(1).long().clamp(min=1)
         chosen = top_k_per_object(-cost, candidates, k)
         return Assignment(candidates, resolve(chosen, -cost, candidates.key, candidates.shape.keys))
 
 
-def class_cost(score: Tensor, candidates: Candidates) -> Tensor:
+@dataclass(frozen=True)
+class Cells:
+    """The cells that are a candidate of any object, each once: what costs a logarithm a class is done once a cell.
+
+    Attributes:
+        image, cell: ``[U]`` long.
+        of_candidate: ``[K]`` long, the row of each candidate.
+    """
+
+    image: Tensor
+    cell: Tensor
+    of_candidate: Tensor
+
+    @classmethod
+    def of(cls, candidates: Candidates) -> Cells:
+        """Of candidates on the CPU."""
+        place = candidates.of_object(candidates.objects.image * candidates.shape.cells) + candidates.cell
+        once, of_candidate = place.unique(return_inverse=True)
+        return cls(once // candidates.shape.cells, once % candidates.shape.cells, of_candidate)
+
+    def to(self, device: torch.device | str) -> Cells:
+        """The same on ``device``, without waiting for it."""
+        return Cells(*(v.to(device, non_blocking=True) for v in (self.image, self.cell, self.of_candidate)))
+
+
+def class_cost(score: Tensor, candidates: Candidates, cells: Cells) -> Tensor:
     """``[K]``: cross-entropy of all classes' scores at the cell with "the object's class and no other"."""
-    absent = -torch.log1p(-score.float()).clamp(min=-LARGEST_LOG)
-    cell = candidates.objects.image[candidates.object] * candidates.shape.cells + candidates.cell
-    own = values_at(score, candidates)
-    present = -own.log().clamp(min=-LARGEST_LOG)
-    return absent.sum(1).flatten()[cell] - values_at(absent, candidates) + present
+    known = score.flatten(2)[cells.image, :, cells.cell].float()
+    absent = -torch.log1p(-known).clamp(min=-LARGEST_LOG)
+    classes = absent.shape[1]
+    own = cells.of_candidate * classes + candidates.label
+    present = -known.flatten().index_select(0, own).log().clamp(min=-LARGEST_LOG)
+    every = absent.sum(1).index_select(0, cells.of_candidate)
+    return every - absent.flatten().index_select(0, own) + present
 
 
 def box_or_centre(objects: Objects, shape: MapShape, reach: float) -> Candidates:
@@ -70,7 +99,7 @@ def box_or_centre(objects: Objects, shape: MapShape, reach: float) -> Candidates
     first, last = box[0].minimum(near0), box[1].maximum(near1)
     high = last[:, 1] - first[:, 1] + 1
     owner = torch.repeat_interleave(high, output_size=int(high.sum()))
-    row = torch.arange(len(owner)) - (high.cumsum(0) - high - first[:, 1])[owner]
+    row = torch.arange(len(owner)) - (high.cumsum(0) - high - first[:, 1]).index_select(0, owner)
     far = shape.columns
     low, top = [], []
     for a, b in (box, (near0, near1)):

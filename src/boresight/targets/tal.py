@@ -12,7 +12,7 @@ from boresight.core.types import DenseOutput
 from boresight.targets.assignment import Assigner, Assignment, boxes_at, resolve, top_k_per_object, values_at
 from boresight.targets.atss import Atss
 from boresight.targets.candidates import Candidates, MapShape, Objects
-from boresight.targets.cells import cells_inside
+from boresight.targets.cells import cells_inside, nearest_cells
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,18 @@ class Tal:
         """See :class:`boresight.targets.assignment.Assigner`. The metric is t."""
         if progress < self.until:
             return self.warmup(output, score, objects, progress)
-        candidates = cells_inside(objects, MapShape.of(output)).to(output.logits.device)
+        shape, device = MapShape.of(output), output.logits.device
+        candidates = cells_inside(objects, shape).to(device)
         iou = aligned_iou(boxes_at(output, candidates), candidates.wanted)
         metric = values_at(score, candidates) ** self.alpha * iou**self.beta
         chosen = top_k_per_object(metric, candidates, self.k) & (metric > 0)
-        chosen = chosen | (candidates.is_nearest & ~_any(metric > 0, candidates))
-        return Assignment(candidates, resolve(chosen, iou, candidates.key, candidates.shape.keys), metric)
+        near = candidates.of_object(nearest_cells(objects, shape).to(device, non_blocking=True))
+        is_nearest = (candidates.column == near[:, 0]) & (candidates.row == near[:, 1])
+        chosen = chosen | (is_nearest & ~_any(metric > 0, candidates))
+        return Assignment(candidates, resolve(chosen, iou, candidates.key, shape.keys), metric)
 
 
 def _any(mask: Tensor, candidates: Candidates) -> Tensor:
     """``[K]`` bool: whether ``mask [K]`` holds for any candidate of the same object."""
     count = torch.zeros(len(candidates.objects), dtype=torch.long, device=mask.device)
-    return (count.scatter_add_(0, candidates.object, mask.long()) > 0)[candidates.object]
+    return candidates.of_object(count.scatter_add_(0, candidates.object, mask.long()) > 0)

@@ -1,0 +1,232 @@
+"""Large images window by window: where windows lie, which boxes are kept, which cell emitted them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from boresight.core.grid import cell_centres, flat_cell, unravel_cell
+from boresight.core.types import DenseOutput, Detections, Scene
+from boresight.decode.boxes import BoxDecoder
+from boresight.run.windows import detect_windows, starts, windows_of
+
+STRIDE, STEP = 8, 16
+
+
+# --- where windows lie -----------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 300), st.sampled_from([1, 4, 16]), st.integers(0, 50), st.integers(0, 70))
+@settings(max_examples=50)
+def test_windows_cover_everything_and_overlap(length, step, overlap, more):
+    window = overlap + step + more
+    begin = starts(length, window, overlap, step)
+    end = [min(s + window, length) for s in begin]
+    assert begin[0] == 0
+    assert end[-1] == length
+    assert all(s % step == 0 for s in begin)
+    assert all(s < length for s in begin)
+    assert begin == sorted(set(begin))
+    assert all(before - after >= overlap for before, after in zip(end, begin[1:], strict=False))
+    assert begin == [0] or length > window
+
+
+def test_windows_by_hand():
+    assert starts(100, 64, 16, 16) == [0, 48]
+    assert starts(200, 64, 16, 16) == [0, 48, 96, 144]
+    assert starts(64, 64, 16, 16) == [0]
+    assert starts(65, 64, 0, 16) == [0, 16]
+
+
+@pytest.mark.parametrize(("window", "overlap"), [(64, -1), (64, 64), (64, 49), (8, 0)])
+def test_an_overlap_that_leaves_no_step(window, overlap):
+    with pytest.raises(ValueError, match=f"overlap {overlap} must lie in 0..{window - 16}"):
+        starts(200, window, overlap, 16)
+
+
+def test_parts_are_cut_where_they_say():
+    scene = Scene(torch.arange(3 * 40 * 70).reshape(3, 40, 70).float(), "a", level=5.0, spread=2.0)
+    parts = list(windows_of(scene, 32, 16, 16))
+    assert [(top, left) for top, left, _ in parts] == [(t, s) for t in (0, 16) for s in (0, 16, 32, 48)]
+    for top, left, part in parts:
+        assert torch.equal(part.image, scene.image[:, top : top + 32, left : left + 32])
+        assert part.name == f"a[{top},{left}]"
+        assert (part.level, part.spread) == (5.0, 2.0)
+        assert part.boxes is None
+
+
+# --- what is found ---------------------------------------------------------------------------------------------------
+
+
+def padded(image):
+    h, w = image.shape[-2:]
+    return F.pad(image.float(), (0, -w % STEP, 0, -h % STEP))
+
+
+class Painted(nn.Module):
+    """Sees the extent of every colour in the image: colour ``k`` of the first channel is an object of class ``k - 1``.
+
+    What is cut is seen with its cut box, and more surely than what is whole: only the rule of borders can drop it.
+    """
+
+    def __init__(self, classes: int, stride: int = STRIDE) -> None:
+        super().__init__()
+        self.anything = nn.Parameter(torch.zeros(1))
+        self.classes, self.stride = classes, stride
+
+    def forward(self, scenes):
+        (scene,) = scenes
+        self.image = scene.image[0]
+        rows, columns = (n // self.stride for n in padded(scene.image).shape[-2:])
+        logits = torch.zeros(1, self.classes, rows, columns)
+        return DenseOutput(logits, torch.zeros(*logits.shape, 4), float(self.stride), sizes=(scene.size,))
+
+    def decode(self, output):
+        shape = tuple(output.logits.shape[1:])
+        boxes, labels, cells = [], [], []
+        for k in range(self.classes):
+            y, x = (self.image == k + 1).nonzero(as_tuple=True)
+            if not len(x):
+                continue
+            box = [float(x.min()), float(y.min()), float(x.max()) + 1, float(y.max()) + 1]
+            row, column = (int((box[i] + box[i + 2]) / 2 // self.stride) for i in (1, 0))
+            boxes.append(box)
+            labels.append(k)
+            cells.append(int(flat_cell(0, torch.tensor(k), torch.tensor(row), torch.tensor(column), shape)))
+        boxes = torch.tensor(boxes).reshape(-1, 4)
+        area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+        found = Detections(boxes, 1 / (1 + area), torch.tensor(labels).long(), torch.tensor(cells).long())
+        return [found.select(found.scores.sort(descending=True, stable=True).indices)]
+
+
+def canvas(size, *boxes) -> Scene:
+    image = torch.zeros(3, *size)
+    for k, (x0, y0, x1, y1) in enumerate(boxes, start=1):
+        image[:, y0:y1, x0:x1] = k
+    return Scene(image, "a")
+
+
+def rows_of(found: Detections):
+    columns = (found.labels.tolist(), found.boxes.tolist(), found.cell.tolist())
+    return sorted(zip(*columns, strict=True))
+
+
+@st.composite
+def scattered(draw):
+    """An image, a window and objects a little shorter than the overlap."""
+    size = draw(st.tuples(st.integers(20, 120), st.integers(20, 120)))
+    window = draw(st.sampled_from([48, 64, 200]))
+    overlap = draw(st.integers(4, window - STEP))
+    boxes = []
+    for _ in range(draw(st.integers(0, 4))):
+        w, h = (draw(st.integers(1, min(overlap - 3, side))) for side in size[::-1])
+        x, y = draw(st.integers(0, size[1] - w)), draw(st.integers(0, size[0] - h))
+        boxes.append((x, y, x + w, y + h))
+    return size, window, overlap, boxes
+
+
+@given(scattered())
+@settings(max_examples=25)
+@example(((64, 150), 64, 32, [(35, 5, 64, 20)]))  # 29 px long, in an overlap of 32
+@example(((150, 150), 64, 32, [(40, 40, 68, 68)]))
+def test_what_is_shorter_than_the_overlap_is_found_as_if_there_were_no_windows(drawn):
+    size, window, overlap, boxes = drawn
+    scene, detector = canvas(size, *boxes), Painted(max(1, len(boxes)))
+    (want,) = detector.decode(detector([scene]))
+    have = detect_windows(detector, scene, window=window, overlap=overlap, step=STEP)
+    assert rows_of(have) == rows_of(want)
+    assert (have.scores[:-1] >= have.scores[1:]).all()
+
+
+def test_a_box_that_is_cut_is_left_to_the_neighbour():
+    """Windows at 0 and 48; the object reaches from 50 to 70, and the first window sees its left 14 pixels."""
+    scene = canvas((64, 112), (50, 10, 70, 20))
+    found = detect_windows(Painted(1), scene, window=64, overlap=24, step=STEP)
+    assert found.boxes.tolist() == [[50, 10, 70, 20]]
+    _, label, row, column = unravel_cell(found.cell, [(1, 8, 14)])
+    assert (label.tolist(), row.tolist(), column.tolist()) == ([0], [1], [7])
+
+
+def test_a_box_too_long_for_the_overlap_is_kept_in_pieces():
+    scene = canvas((64, 112), (4, 10, 108, 20))
+    found = detect_windows(Painted(1), scene, window=64, overlap=16, step=STEP)
+    assert sorted(found.boxes.tolist()) == [[4, 10, 64, 20], [48, 10, 108, 20]]
+
+
+def test_being_long_does_not_excuse_being_cut_across():
+    """40 px long, 10 px high: the border between upper and lower windows is no reason to keep its half."""
+    scene = canvas((112, 64), (10, 60, 50, 70))
+    found = detect_windows(Painted(1), scene, window=64, overlap=16, step=STEP)
+    assert found.boxes.tolist() == [[10, 60, 50, 70]]
+
+
+def test_a_box_at_the_edge_of_the_image_is_not_cut():
+    scene = canvas((112, 112), (0, 0, 6, 6), (106, 106, 112, 112), (0, 106, 6, 112))
+    found = detect_windows(Painted(3), scene, window=64, overlap=16, step=STEP)
+    assert sorted(found.boxes.tolist()) == [[0, 0, 6, 6], [0, 106, 6, 112], [106, 106, 112, 112]]
+
+
+def test_doubles_are_suppressed_and_the_best_come_first():
+    boxes = [(50, 10, 60, 14), (52, 30, 55, 33), (4, 4, 30, 30), (100, 50, 102, 52)]
+    scene, detector = canvas((64, 112), *boxes), Painted(4)
+    found = detect_windows(detector, scene, window=64, overlap=32, step=STEP)
+    assert found.labels.tolist() == [3, 1, 0, 2]
+    best = detect_windows(detector, scene, window=64, overlap=32, step=STEP, top_k=2)
+    assert best.labels.tolist() == [3, 1]
+
+
+def test_nothing_in_any_window():
+    found = detect_windows(Painted(2), canvas((64, 150)), window=64, overlap=16, step=STEP)
+    assert found.boxes.shape == (0, 4)
+
+
+def test_windows_must_fit_the_cells():
+    with pytest.raises(ValueError, match="multiples of 16 px do not fit cells of 32 px"):
+        detect_windows(Painted(1, stride=32), canvas((64, 64)), window=64, overlap=16, step=STEP)
+
+
+class Network(nn.Module):
+    """A convolution: something everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 2, STRIDE, stride=STRIDE)
+        self.decoder = BoxDecoder(0.3, nms=0.5, top_k=50)
+
+    def forward(self, scenes):
+        logits = 4 * self.conv(torch.stack([padded(s.image) for s in scenes]))
+        centre = cell_centres(*logits.shape[-2:], STRIDE)
+        boxes = torch.cat((centre - 7, centre + 9), dim=-1).expand(*logits.shape, 4)
+        return DenseOutput(logits, boxes, float(STRIDE), sizes=tuple(s.size for s in scenes))
+
+    def decode(self, output):
+        return self.decoder(output, output.logits.sigmoid(), output.sizes)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (60, 45), (33, 64)])
+def test_one_window_is_plain_detection(size):
+    """Down to the cells, where the image is no multiple of anything as well."""
+    detector, scene = Network(), Scene(torch.rand(3, *size, generator=torch.Generator().manual_seed(1)), "a")
+    with torch.no_grad():
+        (want,) = detector.decode(detector([scene]))
+    have = detect_windows(detector, scene, window=64, overlap=16, step=STEP)
+    assert len(want) > 3
+    for name in ("boxes", "scores", "labels", "cell"):
+        assert torch.equal(getattr(have, name), getattr(want, name)), name
+
+
+def test_cells_of_windows_are_cells_of_the_whole_map():
+    """The network looks at one cell at a time: whatever a window says, the whole image says in the same cell."""
+    detector, scene = Network(), Scene(torch.rand(3, 100, 150, generator=torch.Generator().manual_seed(1)), "a")
+    with torch.no_grad():
+        output = detector([scene])
+    found = detect_windows(detector, scene, window=64, overlap=24, step=STEP, top_k=5000)
+    _, label, row, column = unravel_cell(found.cell, [tuple(output.logits.shape[1:])])
+    assert len(found) > 50
+    assert torch.equal(label, found.labels)
+    assert torch.allclose(output.logits.sigmoid()[0, label, row, column], found.scores, atol=1e-6)
