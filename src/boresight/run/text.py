@@ -126,6 +126,7 @@ def frozen_maps(settings: ClipSettings, queries: Sequence[str]) -> FrozenMaps:
         size=settings.size or None,
         window=settings.window or None,
         layers=tuple(sorted(settings.layers)),
+        batch=1,  # with what else is in a batch, last digits change: a run that was resumed would differ from a whole one
     )
     compare: Similarity = partial(similarity, method=settings.method)
     return FrozenMaps(
