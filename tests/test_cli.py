@@ -17,7 +17,18 @@ from PIL import Image
 from boresight.cli import build_parser, main
 from boresight.core.errors import Failure, Stopped, UserError
 
-VERBS = ["quickstart", "train", "evaluate", "predict", "compare", "report", "data", "data synth", "data check"]
+VERBS = [
+    "quickstart",
+    "train",
+    "evaluate",
+    "predict",
+    "compare",
+    "report",
+    "data",
+    "data synth",
+    "data check",
+    "data convert",
+]
 TINY = [
     "--data.height=64",
     "--data.width=80",
@@ -420,3 +431,206 @@ def test_train_without_further_arguments_trains_the_defaults(run, tmp_path, monk
     from boresight.run.config import PointSettings
 
     assert given == [("point", PointSettings(), "point")]
+
+
+# --- boxes -----------------------------------------------------------------------------------------------------------
+
+TINY_BOXES = [
+    "--data.kinds=[vehicle,storage tank]",
+    "--data.colours=[yellow,black]",
+    "--data.height=80",
+    "--data.width=80",
+    "--data.frames=4",
+    "--data.val_frames=2",
+    "--data.test_frames=2",
+    "--clip.window=64",
+    "--encoder.widths=[4,6,8,8]",
+    "--encoder.channels=8",
+    "--head.width=8",
+    "--head.embed=8",
+    "--head.depth=1",
+    "--train.steps=2",
+    "--train.batch=2",
+    "--train.threads=1",
+]
+FOLDER = ["--data.source=coco", "--data.root=BOXES", "--data.val_share=0.5", "--data.test="]
+
+
+@pytest.fixture(scope="module")
+def boxes(tmp_path_factory) -> Path:
+    """Two made aerial scenes as a COCO folder."""
+    folder = tmp_path_factory.mktemp("made") / "aerial"
+    words = ["--kind", "aerial", "--count", "2", "--size", "128", "--seed", "3", "--quiet"]
+    assert main(["data", "synth", str(folder), *words]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text_run(tmp_path_factory) -> Path:
+    """A trained run of `text`."""
+    folder = tmp_path_factory.mktemp("runs")
+    assert main(["train", "text", "--runs", str(folder), "--name", "a", "--quiet", *TINY_BOXES]) == 0
+    return folder / "a"
+
+
+def test_made_scenes_are_those_of_the_generator(boxes):
+    from boresight.data.aerial import Aerial, AerialSettings
+    from boresight.data.boxes import open_boxes
+
+    made, read = Aerial(AerialSettings(height=128, width=128), count=2, seed=3, novel=False), open_boxes(boxes)
+    assert read.classes == made.classes
+    for i in range(2):
+        assert (read[i].image == made[i].image).all()
+        assert read[i].boxes.tolist() == [pytest.approx(box, abs=1e-3) for box in made[i].boxes.tolist()]
+        assert read[i].labels.tolist() == made[i].labels.tolist()
+
+
+def test_what_synth_says(run, tmp_path):
+    words = ["data", "synth", tmp_path / "x", "--kind", "aerial", "--count", "1", "--size", "128", "--to", "yolo"]
+    status, out, err = run(*words, "--json")
+    assert (status, err) == (0, "")
+    told = json.loads(out)
+    assert (told["images"], told["to"], told["out"]) == (1, "yolo", str(tmp_path / "x"))
+    assert (tmp_path / "x" / "data.yaml").is_file()
+    assert str(tmp_path / "x") in complaint(run(*words))  # not written over
+
+
+def test_boxes_are_checked_as_boxes(boxes, run, tmp_path):
+    for words in (["--detector", "text"], ["--detector", "localise", "--kind", "coco"]):
+        status, out, err = run("data", "check", boxes, *words)
+        assert (status, err) == (0, "")
+        assert out.splitlines()[-1].startswith("0 errors")
+    broken = Path(shutil.copytree(boxes, tmp_path / "broken"))
+    (table,) = broken.rglob("*.json")
+    content = json.loads(table.read_text())
+    content["annotations"][0]["bbox"] = [500, 5, 10, 10]
+    table.write_text(json.dumps(content))
+    status, out, err = run("data", "check", broken, "--detector", "text", "--json")
+    assert (status, err) == (2, "")
+    found = json.loads(out)
+    assert found["errors"] == 1
+    assert [p["kind"] for p in found["problems"] if p["severity"] == "error"] == ["box_outside"]
+    assert str(table) in next(p["file"] for p in found["problems"] if p["severity"] == "error")
+
+
+def test_boxes_are_converted_there_and_back(boxes, run, tmp_path):
+    from boresight.data.boxes import open_boxes
+
+    status, out, err = run("data", "convert", boxes, tmp_path / "voc", "--to", "voc")
+    assert (status, err) == (0, "")
+    assert out.startswith(f"{tmp_path / 'voc'}: 2 images, ")
+    status, out, err = run("data", "convert", tmp_path / "voc", tmp_path / "coco", "--to", "coco", "--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out)["images"] == 2
+    first, last = open_boxes(boxes), open_boxes(tmp_path / "coco")
+    for i in range(2):
+        mine = sorted(
+            (last.classes[k], *b) for k, b in zip(last[i].labels.tolist(), last[i].boxes.tolist(), strict=True)
+        )
+        want = sorted(
+            (first.classes[k], *b) for k, b in zip(first[i].labels.tolist(), first[i].boxes.tolist(), strict=True)
+        )
+        assert [m[0] for m in mine] == [w[0] for w in want]
+        assert [m[1:] for m in mine] == [pytest.approx(w[1:], abs=1e-3) for w in want]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["data", "synth", "OUT", "--kind", "aerial", "--size", "64"], "too long for 64x64"),
+        (["data", "synth", "OUT", "--kind", "aerial", "--to", "coc"], "did you mean `coco`?"),
+        (["data", "synth", "OUT", "--kind", "aerail"], "did you mean `aerial`?"),
+        (["data", "convert", "BOXES", "OUT", "--to", "vco"], "did you mean `voc`?"),
+        (["data", "convert", "BOXES", "OUT", "--to", "voc", "--splits", "tarin"], "no split `tarin`"),
+        (["data", "convert", "nowhere", "OUT", "--to", "voc"], "nowhere"),
+        (["data", "convert", "BOXES", "BOXES", "--to", "voc"], "BOXES"),
+        (["data", "check", "BOXES", "--detector", "txet"], "did you mean `text`?"),
+        (["data", "check", "BOXES", "--detector", "point", "--kind", "voc"], "--kind voc: not read by `point`"),
+        (["data", "check", "BOXES", "--detector", "text", "--kind", "csv"], "--kind csv: not read by `text`"),
+        (["train", "text", "--recipe", "baselin"], "`recipe` = baselin"),
+        (["train", "localise", "--clip.methdo", "gem"], "did you mean `clip.method`?"),
+        (["train", "text", "--data.novel=[red shp]", *FOLDER], "did you mean `red ship`?"),
+        (["train", "text", "--data.queries=[ship=boat]", *FOLDER], "`data.queries` names `ship`: no class of the data"),
+        (["train", "text", "--clip.name=RemoteCLIP-ViT-B-23", "--clip.weights=none.pt"], "RemoteCLIP-ViT-B-32"),
+    ],
+)
+def test_mistakes_with_boxes(words, told, boxes, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"OUT": str(tmp_path / "out"), "BOXES": str(boxes)}
+    filled = [names.get(w, w.replace("BOXES", str(boxes))) for w in words]
+    line = complaint(run(*filled))
+    assert names.get(told, told) in line
+    assert not (tmp_path / "out").exists()
+    assert list(tmp_path.glob("runs/*")) == []
+
+
+def test_mistakes_with_boxes_need_no_torch(tmp_path):
+    code = """
+import contextlib, io, sys
+from boresight.cli import main
+for words in (["train", "text", "--print_config"], ["train", "localise", "--recipe=baseline", "--print_config"]):
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        try:
+            main(words)
+        except SystemExit as stop:
+            assert not stop.code, words
+    assert "clip:" in out.getvalue()
+mistakes = [["train", "text", "--assign.rule", "tall"], ["train", "text", "--config", "none.yaml"],
+            ["train", "localise", "--head.side", "-1"], ["predict", "nowhere", "x.png", "--queries", "ship"],
+            ["predict", "nowhere", "x.png", "--window", "10"], ["train", "text", "--resume", "nowhere"]]
+for words in mistakes:
+    assert main(words) == 2, words
+heavy = {"torch", "numpy", "open_clip", "timm", "PIL"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_printed_settings_of_a_recipe_can_be_read_again(capsys, tmp_path):
+    from boresight.run.config_text import TextSettings
+    from boresight.run.parse import parse_settings
+
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "text", "--recipe", "baseline", "--loss.giou", "3", "--print_config"])
+    assert stop.value.code in (0, None)
+    file = tmp_path / "a.yaml"
+    file.write_text(capsys.readouterr().out)
+    settings = parse_settings(TextSettings, ["--config", str(file)])
+    assert (settings.recipe, settings.assign.rule, settings.loss.giou) == ("baseline", "radius", 3.0)
+    assert settings == parse_settings(TextSettings, ["--recipe", "baseline", "--loss.giou", "3"])
+
+
+def test_from_scenes_to_answers(text_run, boxes, run, tmp_path):
+    """``train text``, ``evaluate``, ``predict --queries``, as the README says it."""
+    status, out, err = run("evaluate", text_run, "--quiet", "--limit", "1")
+    assert (status, err) == (0, "")
+    assert out.startswith("test: 1 images")
+    assert "AP50 of classes never trained" in out
+
+    found, drawn = tmp_path / "found.json", tmp_path / "drawn"
+    words = [boxes / "images" / "train", "--out", found, "--overlays", drawn, "--threshold", "0", "--window", "64"]
+    status, out, err = run(
+        "predict", text_run, *words, "--queries", "ship, red aircraft|red plane", "--json", "--quiet"
+    )
+    assert (status, err) == (0, "")
+    told = json.loads(out.splitlines()[-1])
+    assert told["queries"] == ["ship", "red aircraft|red plane"]
+    assert told["images"] == 2
+    assert told["detections"] == len(json.loads(found.read_text())) > 0
+    with open(found.with_suffix(".csv"), newline="", encoding="utf-8") as file:
+        assert {row["query"] for row in csv.DictReader(file)} <= {"ship", "red aircraft|red plane"}
+    assert len(list(drawn.iterdir())) == 2
+
+
+def test_mistakes_with_a_trained_run(text_run, boxes, made, run, tmp_path):
+    words = ["predict", text_run, boxes / "images" / "train", "--out", tmp_path / "a.json"]
+    assert "--queries `ship,,`: an empty query" in complaint(run(*words, "--queries", "ship,,"))
+    assert "no word in it" in complaint(run(*words, "--queries", "ship| "))
+    assert "--window 32: must be 64 pixels or more" in complaint(run(*words, "--window", "32"))
+    assert "--threshold 2.0: must be between 0 and 1" in complaint(run(*words, "--threshold", "2"))
+    assert "8 bits" in complaint(run("predict", text_run, made / "images", "--out", tmp_path / "a.json", "--quiet"))
+    assert "did you mean `--queries`?" in complaint(run(*words, "--querys", "ship"))
+    assert not (tmp_path / "a.json").exists()
+    line = complaint(run("train", "localise", "--resume", text_run))
+    assert "a run of `text`: boresight train text --resume" in line

@@ -97,7 +97,7 @@ def small_text(kind: type = TextSettings, **groups) -> Callable[[], Detector]:
     settings = cache(lambda: settings_from(kind, groups, origin="the test"))
 
     def build() -> Detector:
-        with mock.patch("boresight.run.text.load_clip", lambda *given, **more: shipped_clip()):
+        with mock.patch("boresight.run.text.load_clip", return_value=shipped_clip()):
             return text_detector(settings(), ("ship", "storage tank"))
 
     return build
@@ -135,7 +135,8 @@ CASES = {
     "point/coarse to fine": Case(partial(small_point, mode="coarse_to_fine", proposals=2), **POINT),
     "point/switches": Case(partial(small_point, attention="both", deformable=True), **POINT),
     "text/boresight": Case(small_text(), **TEXT),
-    "text/baseline": Case(small_text(recipe="baseline"), **TEXT),
+    # the reference leaves an object without a cell where the best box overlaps it too little: here every box will do
+    "text/baseline": Case(small_text(recipe="baseline", assign={"min_giou": -1.0}), **TEXT),
     "text/objectness+quality": Case(small_text(supervise=EVERY_CELL), **TEXT),
     "localise": Case(small_text(LocaliseSettings), **TEXT),
 }

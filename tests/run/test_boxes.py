@@ -127,7 +127,7 @@ def test_further_compositions_can_be_held_out():
     ],
 )
 def test_made_scenes_that_cannot_be(changes, told):
-    with pytest.raises(UserError, match="aerial|data") as caught:
+    with pytest.raises(UserError, match=r"aerial|data") as caught:
         box_splits(replace(AERIAL, **changes))
     assert told in str(caught.value)
 
@@ -185,18 +185,18 @@ def test_a_folder_with_names_of_no_class(coco):
 def test_the_root_may_be_named_by_the_environment(coco, monkeypatch):
     monkeypatch.setenv("BOXES_HERE", coco.root)
     assert len(box_splits(replace(coco, root="$BOXES_HERE")).train) == 4
-    with pytest.raises(UserError, match="`data.root` = \\$BOXES_NOWHERE: the environment variable is not set"):
+    with pytest.raises(UserError, match=r"`data\.root` = \$BOXES_NOWHERE: the environment variable is not set"):
         box_splits(replace(coco, root="$BOXES_NOWHERE"))
-    with pytest.raises(UserError, match="`data.root` is empty"):
+    with pytest.raises(UserError, match=r"`data\.root` is empty"):
         box_splits(replace(coco, root=""))
 
 
 def test_problems_stop_or_are_dropped(coco, tmp_path):
     write_coco(tmp_path, "train", 6, box=(50, 5, 12, 9))  # outside
-    with pytest.raises(UserError, match="box_outside.*boresight data check") as caught:
+    with pytest.raises(UserError, match=r"box_outside.*boresight data check") as caught:
         box_splits(coco)
     assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match="all .* frames have problems"):
+    with pytest.raises(UserError, match=r"all .* frames have problems"):
         box_splits(replace(coco, on_problem="drop"))
     write_coco(tmp_path, "train", 6)
     (tmp_path / "images" / "2.png").write_bytes(b"")

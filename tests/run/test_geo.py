@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from itertools import pairwise
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -101,7 +102,7 @@ def test_boxes_become_polygons(tmp_path, rasterio):
     (ring,) = first["geometry"]["coordinates"]
     # pixel (2, 4)-(10, 8) is metre (504, 892)-(520, 884); from the lower left, counter-clockwise, closed
     assert ring == [[5.04, 8.84], [5.2, 8.84], [5.2, 8.92], [5.04, 8.92], [5.04, 8.84]]
-    area = sum(a[0] * b[1] - b[0] * a[1] for a, b in zip(ring, ring[1:], strict=False)) / 2
+    area = sum(a[0] * b[1] - b[0] * a[1] for a, b in pairwise(ring)) / 2
     assert area == pytest.approx(0.16 * 0.08)  # above 0: counter-clockwise
 
 

@@ -129,7 +129,7 @@ def test_nothing_found_leaves_a_header_and_an_empty_list(trained_text, pictures,
     told = predict_boxes(trained_text, [str(pictures / "a.png")], tmp_path / "a.json", threshold=1.0)
     assert told["detections"] == 0
     assert json.loads((tmp_path / "a.json").read_text()) == []
-    assert (tmp_path / "a.csv").read_text() == "image,query,score,x0,y0,x1,y1,cell\n".replace("\n", "\r\n")
+    assert (tmp_path / "a.csv").read_text() == "image,query,score,x0,y0,x1,y1,cell\n"
 
 
 def test_localisation_can_be_asked_as_well(trained_localise, pictures, tmp_path):
@@ -194,9 +194,7 @@ def test_a_picture_of_one_bit_is_black_and_white(trained_text, tmp_path):
 def test_places_on_the_earth_go_beside_the_results(trained_text, pictures, tmp_path, monkeypatch):
     from boresight.run import predict_boxes as module
 
-    monkeypatch.setattr(
-        module, "geojson", lambda image, found, names: {"n": len(found)} if image.stem == "b" else None
-    )
+    monkeypatch.setattr(module, "geojson", lambda image, found, names: {"n": len(found)} if image.stem == "b" else None)
     told = predict_boxes(trained_text, [str(pictures)], tmp_path / "found.json", threshold=0.0)
     assert told["geojson"] == [str(tmp_path / "found-2-b.geojson")]
     assert json.loads((tmp_path / "found-2-b.geojson").read_text())["n"] > 0

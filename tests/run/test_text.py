@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import math
@@ -18,6 +19,7 @@ from boresight.cli import main
 from boresight.core.errors import Stopped, UserError
 from boresight.detectors.gt_class import GtClass
 from boresight.detectors.text_query import TextQuery
+from boresight.features.clip import FrozenClip, Preprocess
 from boresight.features.frozen import DiskStore
 from boresight.run import train as train_module
 from boresight.run.boxes import box_splits
@@ -230,6 +232,22 @@ def test_the_reference_rule_is_what_its_recipe_says(tiny_text):
 # --- parts -----------------------------------------------------------------------------------------------------------
 
 
+def test_a_residual_encoder_has_layers_of_different_width(tiny_text, scenes, monkeypatch):
+    """RN50 and its kin: the head must be as wide as the stages that it reads, not as the last of them."""
+    import open_clip
+    from open_clip.model import CLIP
+
+    vision = {"layers": [1, 1, 1, 1], "width": 8, "head_width": 32, "image_size": 64, "patch_size": None}
+    text = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    config = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": text}
+    own = {"tokenizer": open_clip.tokenize, "preprocess": Preprocess(), "name": "tiny", "activation": "gelu"}
+    clip = FrozenClip(CLIP(**copy.deepcopy(config)), config=config, **own)
+    monkeypatch.setattr("boresight.run.text.load_clip", lambda *given, **more: clip)
+    steps_once(tiny_text({"clip.layers": (1, 3), "clip.method": "maskclip"}), scenes)
+    with pytest.raises(UserError, match=r"layers=\(1, 9\): this encoder has layers 1 \(the last\) to 5"):
+        text_detector(tiny_text({"clip.layers": (1, 9)}), CLASSES)
+
+
 def test_features_on_disk_need_a_folder(tiny_text, tmp_path):
     with pytest.raises(UserError, match=r"`clip\.store_folder` is empty"):
         text_detector(tiny_text({"clip.store": "disk"}), CLASSES)
@@ -396,8 +414,7 @@ def test_a_checkpoint_of_another_encoder_is_refused(trained_text, tmp_path, caps
 # --- going on --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["text", "localise"])
-@pytest.mark.parametrize("at", [1, 4])
+@pytest.mark.parametrize(("kind", "at"), [("text", 1), ("text", 4), ("localise", 4)])
 def test_a_run_that_was_stopped_continues_to_the_same_digits(
     kind, at, tiny_text, trained_text, trained_localise, tmp_path, monkeypatch
 ):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from boresight.core.errors import UserError, did_you_mean
+from boresight.features import clip_weights
 from boresight.features.pyramid import TopDown
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -82,8 +85,11 @@ STAGES = {2: (3, 4, 5), 3: (7, 8, 9, 10), 4: (12,)}
 class SqueezePyramid(nn.Module):
     """SqueezeNet 1.0 with ImageNet weights, under a top-down path.
 
-    Convolution and poolings are padded here, unlike in torchvision, so that a feature lies where its pixels are: the
-    original loses 11 pixels of the border and shifts the map at stride 8 by 5.5 pixels.
+    Convolution and poolings are padded here, unlike in torchvision, so that a feature lies where its pixels are. The
+    original loses 11 pixels of the border, and the middle of what a cell sees lies 5.5 pixels from the middle of the
+    cell at stride 8. A window of odd length cannot lie on the middle of two pixels: the first convolution is half a
+    pixel low, and the poolings, in turn a pixel of theirs high and low, leave 0.5, 1.5 and 2.5 pixels at strides 4, 8
+    and 16 (all of one kind would add up to 1.5, 3.5 and 7.5).
 
     Args:
         weights: a ``.npz`` file or state dict file with torchvision's parameter names; None starts from scratch.
@@ -111,7 +117,7 @@ class SqueezePyramid(nn.Module):
             x = F.relu(self.features["0"](image))
             found: dict[int, Tensor] = {}
             for level, stage in STAGES.items():
-                x = F.max_pool2d(x, 3, stride=2, padding=1)
+                x = _pooled(x, before=level % 2)
                 for i in stage:
                     x = self.features[str(i)](x)
                 if level in self.top_down.channels:
@@ -119,30 +125,47 @@ class SqueezePyramid(nn.Module):
         return self.top_down(found)
 
     def _load(self, file: str) -> None:
-        weights = {k.removeprefix("features."): v for k, v in read_weights(file).items() if k.startswith("features.")}
-        want = self.features.state_dict()
+        weights = {k: v for k, v in read_weights(file).items() if k.startswith("features.")}
+        want = {f"features.{k}": v for k, v in self.features.state_dict().items()}
         for name, value in want.items():
             if name not in weights:
-                raise UserError(f"{file}: weight `features.{name}` is missing{did_you_mean(name, weights)}")
+                raise UserError(f"{file}: weight `{name}` is missing{did_you_mean(name, weights)}")
             if weights[name].shape != value.shape:
                 shapes = f"{list(weights[name].shape)}, squeezenet1_0 has {list(value.shape)}"
-                raise UserError(f"{file}: weight `features.{name}` has shape {shapes}: weights of another network")
-        self.features.load_state_dict({k: weights[k] for k in want})
+                raise UserError(f"{file}: weight `{name}` has shape {shapes}: weights of another network")
+        self.features.load_state_dict({k.removeprefix("features."): weights[k] for k in want})
+
+
+def _pooled(x: Tensor, *, before: int) -> Tensor:
+    """The largest of 3x3 values (0 or more), stride 2: ``ceil(n / 2)`` windows, the first begins at -before."""
+    rows, columns = x.shape[-2:]
+    after = 1 - before
+    return F.max_pool2d(F.pad(x, (before, after + columns % 2, before, after + rows % 2)), 3, stride=2)
 
 
 def read_weights(file: str) -> dict[str, Tensor]:
     """Arrays by name from ``.npz``, safetensors or a weights-only pickle; UserError names a file that is not one."""
     path = Path(file)
+    if path.suffix != ".npz":
+        try:
+            return clip_weights.read_weights(path)
+        except UserError as error:
+            raise UserError(f"encoder.{error}") from error
     if not path.is_file():
         raise UserError(f"encoder.weights={file}: no such file")
     try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                return {k: torch.from_numpy(arrays[k]).float() for k in arrays.files}
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, ValueError, RuntimeError, EOFError) as error:
-        raise UserError(f"encoder.weights={file}: cannot be read ({str(error).splitlines()[0]})") from error
+        with path.open("rb") as stream:  # numpy would leave a damaged file open
+            arrays = np.load(stream, allow_pickle=False)
+            return {k: torch.from_numpy(arrays[k]).float() for k in arrays.files}
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"encoder.weights={file}: cannot be read ({reason})") from error

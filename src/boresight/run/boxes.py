@@ -78,6 +78,8 @@ def box_splits(data: BoxDataSettings, only: str | None = None) -> Splits:
         novel = tuple(dict.fromkeys((*made["test"].held_out, *data.novel)))
         return _splits(made, tuple(c for c in made["test"].base if c not in novel), novel, data)
     sources = opened(data, open_boxes)
+    classes = tuple(_classes(sources["train"]))
+    check_queries(classes, data)  # before every image is read
     names = [only] if only else [k for k in sources if k != "test" or sources[k] is not sources["val"]]
     problems = check_boxes({k: sources[k] for k in names})
     same = sources["test"] is sources["val"]
@@ -85,8 +87,6 @@ def box_splits(data: BoxDataSettings, only: str | None = None) -> Splits:
         name: without(source, enforce(problems, data.on_problem, split="val" if name == "test" and same else name))
         for name, source in sources.items()
     }
-    classes = tuple(_classes(sources["train"]))
-    check_queries(classes, data)
     base = tuple(c for c in classes if c not in data.novel)
     return _splits(clean, base, tuple(data.novel), data)
 

@@ -76,7 +76,7 @@ def text_detector(settings: TextSettings, classes: tuple[str, ...]) -> TextQuery
     )
     query_head = TextQueryHead(
         settings.encoder.channels,
-        len(settings.clip.layers) * maps.features.clip.width,
+        maps.features.clip.channels(settings.clip.layers),
         maps.text.shape[1],
         width=head.width,
         embed=head.embed,
@@ -126,7 +126,7 @@ def frozen_maps(settings: ClipSettings, queries: Sequence[str]) -> FrozenMaps:
         size=settings.size or None,
         window=settings.window or None,
         layers=tuple(sorted(settings.layers)),
-        batch=1,  # with what else is in a batch, last digits change: a run that was resumed would differ from a whole one
+        batch=1,  # last digits change with what else is in a batch: a resumed run would not be that of a whole one
     )
     compare: Similarity = partial(similarity, method=settings.method)
     return FrozenMaps(
