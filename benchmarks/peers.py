@@ -3,9 +3,9 @@
     pip install -e ".[bench]" -c constraints.txt
     python benchmarks/peers.py aerial-maritime --minutes 10 --peer fcos --peer yolo --out peers.json
 
-Torchvision's FCOS (ResNet-18 with a feature pyramid) and the smallest Ultralytics model are given the training images of
-a study, one thread and so many minutes of CPU time; then all are judged on the test images by the same evaluator as ours.
-The time of a run of ours stands in its `done.json` (`seconds`, on one thread).
+Torchvision's FCOS (ResNet-18 with a feature pyramid) and the smallest Ultralytics model are given the training images
+of a study, one thread and so many minutes of CPU time; then all are judged on the test images by the same evaluator as
+ours. The time of a run of ours stands in its `done.json` (`seconds`, on one thread).
 """
 
 from __future__ import annotations
