@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -132,35 +133,50 @@ def tiny_text() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def one_clip() -> Iterator[Any]:
-    """The encoder that comes with the package, read from its file once for all runs of these tests."""
+def loaded_clip() -> Any:
+    """The encoder that comes with the package, read from its file once."""
     from boresight.features.clip_load import load_clip
+
+    return load_clip("boresight-aerial")
+
+
+@contextmanager
+def reading(clip: Any) -> Iterator[None]:
+    """Within, whatever loads an encoder gets this one. (Not for the session: other tests want the real loader.)"""
     from boresight.run import text
 
-    clip = load_clip("boresight-aerial")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text, "load_clip", lambda name, weights=None, **more: clip)
-        yield clip
+        yield
+
+
+@pytest.fixture(scope="module")
+def one_clip(loaded_clip) -> Iterator[Any]:
+    """The shipped encoder, loaded once for all runs of these tests."""
+    with reading(loaded_clip):
+        yield loaded_clip
 
 
 @pytest.fixture(scope="session")
-def trained_text(tiny_text, one_clip, tmp_path_factory) -> RunFolder:
+def trained_text(tiny_text, loaded_clip, tmp_path_factory) -> RunFolder:
     """A finished tiny run of `text`. Look at it, do not touch it."""
     from boresight.run.text import TEXT
     from boresight.run.train import train
 
     run = RunFolder(tmp_path_factory.mktemp("runs") / "text")
-    train(TEXT, tiny_text(), run.root, quiet=True)
+    with reading(loaded_clip):
+        train(TEXT, tiny_text(), run.root, quiet=True)
     return run
 
 
 @pytest.fixture(scope="session")
-def trained_localise(tiny_text, one_clip, tmp_path_factory) -> RunFolder:
+def trained_localise(tiny_text, loaded_clip, tmp_path_factory) -> RunFolder:
     """A finished tiny run of `localise`. Look at it, do not touch it."""
     from boresight.run.config_text import LocaliseSettings
     from boresight.run.localise import LOCALISE
     from boresight.run.train import train
 
     run = RunFolder(tmp_path_factory.mktemp("runs") / "localise")
-    train(LOCALISE, tiny_text(kind=LocaliseSettings), run.root, quiet=True)
+    with reading(loaded_clip):
+        train(LOCALISE, tiny_text(kind=LocaliseSettings), run.root, quiet=True)
     return run
