@@ -155,6 +155,27 @@ def test_levels_and_sizes(finest, levels):
     assert {k: tuple(v.shape) for k, v in found.items()} == {k: (2, 6, 64 >> k, 96 >> k) for k in levels}
 
 
+def test_a_shrunk_image_is_the_mean_of_blocks():
+    """The body sees block means, also of a last block that is cut, and levels count from the raw pixels."""
+
+    class Seen(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.channels = {0: 3, 1: 3}
+
+        def forward(self, image):
+            return {0: image, 1: image[..., ::2, ::2]}
+
+    whole = NormalisedRgb(Seen(), (10.0, 20.0, 30.0), (2.0, 2.0, 2.0), bgr=True, shrink=4)
+    assert whole.channels == {2: 3, 3: 3}
+    image = torch.rand(1, 3, 8, 10) * 255
+    found = whole(image)
+    assert set(found) == {2, 3}
+    assert found[2].shape == (1, 3, 2, 3)
+    wanted = (image.flip(1)[..., 4:8, 8:10].mean((2, 3)) - torch.tensor([[10.0, 20.0, 30.0]])) / 2
+    assert torch.allclose(found[2][..., 1, 2], wanted, atol=1e-4)
+
+
 @pytest.mark.parametrize("frozen", [True, False])
 def test_a_frozen_backbone_gets_no_gradient(frozen):
     pyramid = SqueezePyramid(None, 4, frozen=frozen)

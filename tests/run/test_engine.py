@@ -1,11 +1,45 @@
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
+
 import pytest
 
 from boresight.core.errors import UserError
 from boresight.run import engine
 from boresight.run.config import TrainSettings
 from boresight.run.engine import check_trackers, open_accelerator
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_freed_memory_is_kept():
+    """In a fresh process: with it, large blocks that come and go touch no new page."""
+    program = """
+import resource, sys
+from boresight.run.engine import keep_freed_memory
+assert sys.argv[1] == "plain" or keep_freed_memory()
+import torch
+def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def round(): return [torch.ones(5_000_000) for _ in range(4)]
+round(), round()
+before = faults()
+round()
+print(faults() - before)
+"""
+    plain, kept = (
+        int(subprocess.run([sys.executable, "-c", program, w], check=True, capture_output=True, text=True).stdout)
+        for w in ("plain", "kept")
+    )
+    assert kept < plain / 10, (kept, plain)
+
+
+def test_without_glibc_nothing_happens(monkeypatch):
+    def missing(name):
+        raise OSError(name)
+
+    monkeypatch.setattr(engine.ctypes, "CDLL", missing)
+    assert engine.keep_freed_memory() is False
 
 
 def test_a_batch_must_be_a_multiple_of_the_passes(tmp_path):

@@ -17,6 +17,7 @@ import yaml
 
 from boresight.cli import main
 from boresight.core.errors import Stopped, UserError
+from boresight.core.types import Scene
 from boresight.detectors.gt_class import GtClass
 from boresight.detectors.text_query import TextQuery
 from boresight.features.clip import FrozenClip, Preprocess
@@ -258,14 +259,43 @@ def test_features_on_disk_need_a_folder(tiny_text, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("stride", "names"), [(4, ("small", "squeezenet", "resnet10t")), (16, ("small", "squeezenet"))]
+    ("stride", "shrink", "names"),
+    [
+        (4, 1, ("small", "squeezenet", "resnet10t")),
+        (16, 1, ("small", "squeezenet")),
+        (16, 2, ("small", "squeezenet", "resnet10t")),
+        (32, 4, ("small", "squeezenet")),
+        (4, 2, ("small",)),
+    ],
 )
-def test_encoders_have_the_stride_that_is_asked_for(stride, names, tiny_text):
+def test_encoders_have_the_stride_that_is_asked_for(stride, shrink, names, tiny_text):
     for name in names:
-        encoder = image_encoder(tiny_text({"encoder.name": name}).encoder, stride=stride).eval()
+        settings = tiny_text({"encoder.name": name, "encoder.shrink": shrink}).encoder
+        encoder = image_encoder(settings, stride=stride).eval()
         with torch.no_grad():
             found = encoder(torch.rand(1, 3, 64, 96) * 255)[stride.bit_length() - 1]
         assert found.shape == (1, 8, 64 // stride, 96 // stride), name
+
+
+@pytest.mark.parametrize(
+    ("name", "stride", "shrink", "has"), [("small", 32, 1, "2, 4, 8, 16"), ("squeezenet", 4, 2, "8, 16, 32")]
+)
+def test_a_stride_that_the_encoder_does_not_have(name, stride, shrink, has, tiny_text):
+    settings = tiny_text({"encoder.name": name, "encoder.shrink": shrink}).encoder
+    with pytest.raises(UserError, match=f"encoder.shrink {shrink} has strides {has}: change head.stride"):
+        image_encoder(settings, stride=stride)
+
+
+def test_a_shrunk_detector_boxes_in_raw_pixels(tiny_text):
+    """Cells of 16 raw pixels, boxes of the raw frame, on an image that no block divides evenly."""
+    detector = text_detector(tiny_text({"encoder.shrink": 2, "head.stride": 16}), CLASSES)
+    scene = Scene(torch.zeros(3, 90, 130, dtype=torch.uint8), "odd")
+    with torch.no_grad():
+        output = detector.eval()([scene])
+    assert output.stride == 16
+    assert output.logits.shape[-2:] == (6, 10)  # padded to 96 x 160
+    centre = (output.boxes[0, 0, 2, 3, :2] + output.boxes[0, 0, 2, 3, 2:]) / 2
+    assert torch.allclose(centre, torch.tensor([56.0, 40.0]), atol=2.0)
 
 
 def test_an_encoder_that_does_not_exist(tiny_text):

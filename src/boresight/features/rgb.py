@@ -27,6 +27,9 @@ class NormalisedRgb(nn.Module):
         body: ``[B, 3, H, W]`` normalised to ``{level: features}``.
         mean, std: of each channel, in grey values.
         bgr: the encoder reads the channels in reverse order (``mean`` and ``std`` are given in its order).
+        shrink: 1, 2 or 4: blocks of so many pixels a side are averaged first. Centres stay where they are, the levels
+            that come back count from the raw pixels (level 3 of ``body`` is level 4 at a shrink of 2), and objects much
+            larger than what the encoder sees at once fit into its view, for a quarter of the time.
     """
 
     mean: Tensor
@@ -39,17 +42,23 @@ class NormalisedRgb(nn.Module):
         std: Sequence[float] = IMAGENET_STD,
         *,
         bgr: bool = False,
+        shrink: int = 1,
     ) -> None:
         super().__init__()
-        self.body, self.bgr = body, bgr
+        self.body, self.bgr, self.shrink = body, bgr, shrink
+        self.deeper = shrink.bit_length() - 1
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
-        self.channels: dict[int, int] = body.channels  # type: ignore[assignment]
+        channels: dict[int, int] = body.channels  # type: ignore[assignment]
+        self.channels = {level + self.deeper: count for level, count in channels.items()}
 
     def forward(self, image: Tensor) -> dict[int, Tensor]:
         """``[B, 3, H, W]`` float in 0..255 to the pyramid of ``body``."""
         image = image.flip(1) if self.bgr else image
-        return self.body((image - self.mean) / self.std)
+        if self.shrink > 1:
+            image = F.avg_pool2d(image, self.shrink, ceil_mode=True, count_include_pad=False)
+        found: dict[int, Tensor] = self.body((image - self.mean) / self.std)
+        return {level + self.deeper: features for level, features in found.items()}
 
 
 class _Fire(nn.Module):

@@ -128,6 +128,8 @@ class ImageEncoderSettings:
         pretrained: timm: load its weights.
         weights: a file of weights.
         frozen: train what lies above the backbone alone.
+        shrink: average blocks of 1, 2 or 4 pixels a side first: for objects far larger than 100 pixels, with
+            `head.stride` 16 or 32.
     """
 
     name: str = "small"
@@ -136,6 +138,7 @@ class ImageEncoderSettings:
     pretrained: bool = False
     weights: str | None = None
     frozen: bool = False
+    shrink: Literal[1, 2, 4] = 1
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ class QueryHeadSettings:
     """What reads the features.
 
     Attributes:
-        stride: pixels a cell: 4, 8 or 16.
+        stride: pixels a cell: 4, 8, 16 or 32.
         width: channels.
         embed: dimensions in which cells and queries are compared.
         depth: blocks of each branch.
@@ -152,7 +155,7 @@ class QueryHeadSettings:
         side: side of a fresh head's boxes, in strides.
     """
 
-    stride: Literal[4, 8, 16] = 8
+    stride: Literal[4, 8, 16, 32] = 8
     width: int = 64
     embed: int = 64
     depth: int = 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def open_accelerator(settings: TrainSettings, root: Path) -> Accelerator:
         Failure: the processes that were started do not find each other.
     """
     check_trackers(settings.trackers)
+    keep_freed_memory()
     if settings.threads:
         torch.set_num_threads(settings.threads)
     accelerator = Accelerator(
@@ -39,6 +41,23 @@ def open_accelerator(settings: TrainSettings, root: Path) -> Accelerator:
             f"`train.batch` = {settings.batch}: must be a multiple of processes x train.accumulate = {parts}"
         )
     return accelerator
+
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Of glibc's ``mallopt``, see malloc.h."""
+
+
+def keep_freed_memory() -> bool:
+    """Let the process keep memory that it frees, up to 1 GiB a block, instead of handing it back to the kernel.
+
+    A training step frees and asks for the same large blocks again and again, and every time the kernel clears each page
+    of them: a tenth of the CPU time of a step (``benchmarks/memory.py``). True where the C library is glibc.
+    """
+    try:
+        library = ctypes.CDLL("libc.so.6")
+        return bool(library.mallopt(_MMAP_THRESHOLD, 2**30)) and bool(library.mallopt(_TRIM_THRESHOLD, 2**31 - 1))
+    except (OSError, AttributeError):  # another C library: nothing is lost but time
+        return False
 
 
 def check_trackers(names: Sequence[str]) -> None:

@@ -54,6 +54,9 @@ from boresight.targets.radius import Radius
 from boresight.targets.simota import SimOta
 from boresight.targets.tal import Tal
 
+BUILT_IN = {"small": (1, 2, 3, 4), "squeezenet": (2, 3, 4)}
+"""Levels of the encoders that are ours."""
+
 TEMPLATES = {
     "aerial": clip_text.AERIAL_TEMPLATES,
     "classic": clip_text.CLASSIC_TEMPLATES,
@@ -107,7 +110,8 @@ def text_detector(settings: TextSettings, classes: tuple[str, ...]) -> TextQuery
         rule(settings.assign), score_target(settings.assign), "inside" if s.inside_boxes else "positive"
     )
     kind = TextQuery if scored else GtClass
-    return kind(maps, encoder, query_head, assigner, criterion, fusion, decoder, divisor=max(16, head.stride))
+    divisor = max(16 * settings.encoder.shrink, head.stride)
+    return kind(maps, encoder, query_head, assigner, criterion, fusion, decoder, divisor=divisor)
 
 
 def frozen_maps(settings: ClipSettings, queries: Sequence[str]) -> FrozenMaps:
@@ -142,13 +146,18 @@ def frozen_maps(settings: ClipSettings, queries: Sequence[str]) -> FrozenMaps:
 
 def image_encoder(settings: ImageEncoderSettings, *, stride: int) -> nn.Module:
     """The trainable encoder of raw pixels, with a level at ``stride``."""
-    finest = stride.bit_length() - 1
+    shrink = settings.shrink
+    finest = (stride // shrink).bit_length() - 1
+    if settings.name in ("small", "squeezenet") and finest not in BUILT_IN[settings.name]:
+        has = ", ".join(str(2**k * shrink) for k in BUILT_IN[settings.name])
+        raise UserError(f"encoder `{settings.name}` with encoder.shrink {shrink} has strides {has}: change head.stride")
     if settings.name == "small":
-        return NormalisedRgb(SmallPyramid(settings.widths, settings.channels, finest=finest, inputs=3))
+        small = SmallPyramid(settings.widths, settings.channels, finest=finest, inputs=3)
+        return NormalisedRgb(small, shrink=shrink)
     if settings.name == "squeezenet":
         weights = None if settings.weights is None else str(expanded(settings.weights, "encoder.weights"))
         squeeze = SqueezePyramid(weights, settings.channels, finest=finest, frozen=settings.frozen)
-        return NormalisedRgb(squeeze, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0), bgr=True)
+        return NormalisedRgb(squeeze, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0), bgr=True, shrink=shrink)
     body = TimmPyramid(
         settings.name,
         pretrained=settings.pretrained,
@@ -158,11 +167,11 @@ def image_encoder(settings: ImageEncoderSettings, *, stride: int) -> nn.Module:
         inputs=3,
     )
     if finest not in body.channels:
-        has = ", ".join(str(2**k) for k in sorted(body.channels))
+        has = ", ".join(str(2**k * shrink) for k in sorted(body.channels))
         raise UserError(f"encoder `{settings.name}` has strides {has}, not {stride}: change head.stride")
     if settings.frozen:
         body.body.requires_grad_(False)
-    return NormalisedRgb(body)
+    return NormalisedRgb(body, shrink=shrink)
 
 
 def rule(settings: AssignSettings) -> Any:
