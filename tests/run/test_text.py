@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 from boresight.cli import main
 from boresight.core.errors import Stopped, UserError
@@ -22,6 +23,7 @@ from boresight.detectors.gt_class import GtClass
 from boresight.detectors.text_query import TextQuery
 from boresight.features.clip import FrozenClip, Preprocess
 from boresight.features.frozen import DiskStore
+from boresight.features.rgb import SqueezePyramid
 from boresight.run import train as train_module
 from boresight.run.boxes import box_splits
 from boresight.run.checkpoint import load_checkpoint, save_checkpoint
@@ -29,6 +31,7 @@ from boresight.run.config_text import BASELINE, LocaliseSettings, TextSettings
 from boresight.run.evaluate import evaluate_run
 from boresight.run.localise import LOCALISE, localise_summary
 from boresight.run.parse import flat_keys, flatten, nested, parse_settings, settings_from
+from boresight.run.predict import load_trained
 from boresight.run.record import RunFolder, read_parquet
 from boresight.run.text import TEXT, box_summary, image_encoder, text_detector
 from boresight.run.train import train
@@ -307,6 +310,22 @@ def test_a_frozen_backbone_stays_as_it_was(tiny_text):
     encoder = image_encoder(tiny_text({"encoder.name": "resnet10t", "encoder.frozen": True}).encoder, stride=8)
     assert not any(p.requires_grad for p in encoder.body.body.parameters())
     assert all(p.requires_grad for p in encoder.body.top_down.parameters())
+
+
+def test_a_trained_run_needs_no_file_of_encoder_weights(tiny_text, one_clip, tmp_path):
+    """The checkpoint holds them, frozen ones too: a run can be taken to a machine that has only the run."""
+    file = tmp_path / "squeeze.safetensors"
+    torch.manual_seed(5)
+    held = SqueezePyramid(None, 4).features.state_dict()
+    save_file({f"features.{k}": torch.randn_like(v) * 0.1 for k, v in held.items()}, file)
+    keys = {"encoder.name": "squeezenet", "encoder.weights": str(file), "encoder.frozen": True, "train.steps": 1}
+    run = RunFolder(tmp_path / "run")
+    train(TEXT, tiny_text(keys), run.root, quiet=True)
+    given = load_file(file)
+    file.unlink()
+    detector = load_trained(run).detector
+    for name, value in detector.encoder.body.features.state_dict().items():
+        assert torch.equal(value, given[f"features.{name}"]), name
 
 
 # --- a run -----------------------------------------------------------------------------------------------------------

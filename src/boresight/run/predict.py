@@ -6,7 +6,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,9 @@ def load_trained(run: RunFolder, which: str = "last", *, expect: str | None = No
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     settings: Any = settings_from(kind.settings, checkpoint.settings, origin=str(path))
-    detector = kind.build(settings, checkpoint.classes)
+    # the checkpoint holds every weight of the encoder: what it began from need not be on this machine
+    bare = replace(settings, encoder=replace(settings.encoder, weights=None, pretrained=False))
+    detector = kind.build(bare, checkpoint.classes)
     check_frozen(detector, checkpoint, path)
     load_weights(detector, checkpoint, path=path, detector=checkpoint.detector)
     detector.progress = 1.0
