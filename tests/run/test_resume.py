@@ -39,7 +39,8 @@ def assert_same(run: RunFolder, whole: RunFolder) -> None:
         assert (mine.step, mine.threshold, mine.figures) == (theirs.step, theirs.threshold, theirs.figures)
         assert all(torch.equal(mine.weights[k], v) for k, v in theirs.weights.items())
     mine, theirs = (json.loads(r.done.read_text()) for r in (run, whole))
-    assert {**mine, "run": "", "seconds": 0} == {**theirs, "run": "", "seconds": 0}
+    own = {"run": "", "seconds": 0, "cpu_seconds": 0}
+    assert mine | own == theirs | own
     assert [p.name for p in run.states()] == [p.name for p in whole.states()]
 
 
@@ -247,9 +248,11 @@ def test_a_resumed_run_adds_up_its_time(interrupt_at, monkeypatch, tiny, tmp_pat
         train(POINT, tiny(), tmp_path, quiet=True)
     monkeypatch.undo()
     state = torch.load(next((tmp_path / "checkpoints").glob("state-2/custom_checkpoint_0.pkl")), weights_only=False)
-    state["seconds"] = 1000.0
+    state |= {"seconds": 1000.0, "cpu_seconds": 3000.0}
     torch.save(state, tmp_path / "checkpoints" / "state-2" / "custom_checkpoint_0.pkl")
-    assert 1000 < train(POINT, tiny(), tmp_path, quiet=True)["seconds"] < 2000
+    done = train(POINT, tiny(), tmp_path, quiet=True)
+    assert 1000 < done["seconds"] < 2000
+    assert 3000 < done["cpu_seconds"] < 4000
 
 
 # --- --resume --------------------------------------------------------------------------------------------------------

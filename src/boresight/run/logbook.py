@@ -31,6 +31,7 @@ class LoopState:
     Attributes:
         step: optimiser steps done.
         seconds: time spent on them, over all continuations.
+        cpu_seconds: processor time of the first process, from making the detector on, over all continuations.
         best, best_step: the best judgement and when it was; -inf and -1 before the first.
         tally: ``[3, classes]`` long, of the epoch so far: positives, objects, objects with none.
     """
@@ -38,6 +39,7 @@ class LoopState:
     def __init__(self, classes: int) -> None:
         self.step = 0
         self.seconds = 0.0
+        self.cpu_seconds = 0.0
         self.best = -math.inf
         self.best_step = -1
         self.tally = torch.zeros(3, classes, dtype=torch.long)

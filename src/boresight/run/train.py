@@ -48,6 +48,7 @@ class Trainer:
     """
 
     def __init__(self, recipe: Recipe, settings: Any, run: RunFolder, *, quiet: bool = False) -> None:
+        self.cpu_began = time.process_time()
         self.recipe, self.settings, self.run, self.t = recipe, settings, run, settings.train
         self.accelerator = open_accelerator(self.t, run.root)
         self.main = self.accelerator.is_main_process
@@ -87,6 +88,7 @@ class Trainer:
         """
         self._open()
         self.began = time.monotonic() - self.state.seconds
+        self.cpu_began -= self.state.cpu_seconds
         loader = self._loader()
         bar = Progress(self.t.steps, done=self.state.step, label=self.run.root.name, quiet=self.quiet)
         with stop_requests() as stop, bar as self.bar:
@@ -227,6 +229,7 @@ class Trainer:
     def _save(self) -> None:
         """Tables first, then the state: a state never stands without the rows that lead to it."""
         self.state.seconds = time.monotonic() - self.began
+        self.state.cpu_seconds = time.process_time() - self.cpu_began
         self.log.write()
         self.run.save_state(self.state.step, self._fill, main=self.main)
         self.accelerator.wait_for_everyone()
@@ -256,6 +259,7 @@ class Trainer:
             "validation": self.judgement.figures,
             "best": {"step": self.state.best_step, self.judgement.name: self.state.best},
             "seconds": round(seconds, 1),
+            "cpu_seconds": round(time.process_time() - self.cpu_began, 1),
             "frozen": {"before": self.frozen, "after": now},
         }
         if self.main:
