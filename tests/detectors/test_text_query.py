@@ -25,6 +25,7 @@ from boresight.features.clip_text import AERIAL_TEMPLATES, TextEncoder
 from boresight.features.frozen import FrozenFeatures, MemoryStore
 from boresight.features.pyramid import SmallPyramid
 from boresight.features.rgb import NormalisedRgb
+from boresight.heads.learned_queries import LearnedQueries
 from boresight.heads.text_query import TextQueryHead
 from boresight.losses.classification import bce, focal
 from boresight.targets.dense import hard
@@ -241,7 +242,7 @@ def test_scenes_without_objects_cannot_calibrate(clip, scenes):
 # --- the detector ----------------------------------------------------------------------------------------------------
 
 
-def detector(clip, kind=TextQuery, *, fusion=Fusion(), rule=None, head=None, **criterion):  # noqa: B008 (frozen)
+def detector(clip, kind=TextQuery, *, fusion=Fusion(), rule=None, head=None, learned=None, **criterion):  # noqa: B008 (frozen)
     """A tiny detector; ``head`` and ``criterion`` are keywords of theirs."""
     torch.manual_seed(0)
     maps = frozen_maps(clip)
@@ -249,7 +250,8 @@ def detector(clip, kind=TextQuery, *, fusion=Fusion(), rule=None, head=None, **c
     settings = {"width": 8, "embed": 8, "depth": 1, "learned_fusion": fusion.name == "learned"} | (head or {})
     text_head = TextQueryHead(8, 2 * 32, 24, **settings)
     loss = TextCriterion(focal(), fusion=fusion, **criterion)
-    return kind(maps, encoder, text_head, BoxAssigner(rule or Inside(None), hard), loss, fusion, BoxDecoder())
+    assigner = BoxAssigner(rule or Inside(None), hard)
+    return kind(maps, encoder, text_head, assigner, loss, fusion, BoxDecoder(), learned=learned)
 
 
 BOTH = {"quality": True, "objectness": True}
@@ -305,6 +307,22 @@ def test_a_detector_asked_for_others_answers_them(clip):
     assert set(made.decode(after)[0].labels.tolist()) <= {0, 1, 2}
 
 
+def test_what_is_learned_of_a_query_is_found_by_its_words(clip):
+    """Asked for others as well, in another order: the trained ones answer as before, the others from words alone."""
+    made = detector(clip, learned=LearnedQueries(len(QUERIES), 24)).eval()
+    plain = made([scene(0)]).logits
+    with torch.no_grad():
+        made.learned.own.copy_(torch.randn(len(QUERIES), 24, generator=torch.Generator().manual_seed(2)) * 3)
+    before = made([scene(0)]).logits
+    assert (before - plain).abs().amax((0, 2, 3)).min() > 1e-4
+    made.ask([QUERIES[1], "bridge", QUERIES[0]])
+    after = made([scene(0)]).logits
+    assert torch.allclose(after[:, [2, 0]], before, atol=1e-5)
+    words = detector(clip).eval()
+    words.ask(["bridge"])
+    assert torch.allclose(after[:, 1], words([scene(0)]).logits[:, 0], atol=1e-5)
+
+
 def test_what_is_kept_of_a_detector_is_what_is_trained_and_measured(clip):
     made = detector(clip)
     mine = {name.partition(".")[0] for name in made.state_dict()}
@@ -347,7 +365,11 @@ def test_the_rule_sees_the_score_that_is_emitted(clip):
     assert progress == 0.25
 
 
-@pytest.mark.parametrize("parts", [{}, EVERYTHING, LOCALISE], ids=["learned", "everything", "localise"])
+@pytest.mark.parametrize(
+    "parts",
+    [{}, EVERYTHING, LOCALISE, {"learned": LearnedQueries(2, 24)}],
+    ids=["learned", "everything", "localise", "learned queries"],
+)
 @pytest.mark.parametrize("scenes", [[scene(0), scene(1, labels=(1,))], [empty(0)], [empty(0), scene(1)]])
 def test_gradients_reach_all_that_is_trained_and_never_the_encoder(clip, parts, scenes):
     made = detector(clip, **parts).train()

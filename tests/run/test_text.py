@@ -289,6 +289,16 @@ def test_a_stride_that_the_encoder_does_not_have(name, stride, shrink, has, tiny
         image_encoder(settings, stride=stride)
 
 
+def test_learned_queries_are_kept_with_the_run(tiny_text, one_clip, tmp_path):
+    assert text_detector(tiny_text(), CLASSES).learned is None
+    run = RunFolder(tmp_path / "run")
+    train(TEXT, tiny_text({"head.learn_queries": True, "train.steps": 2}), run.root, quiet=True)
+    trained = load_trained(run)
+    own = trained.detector.learned.own
+    assert own.shape == (len(trained.checkpoint.classes), trained.detector.maps.text.shape[1])
+    assert bool((own != 0).any())
+
+
 def test_a_shrunk_detector_boxes_in_raw_pixels(tiny_text):
     """Cells of 16 raw pixels, boxes of the raw frame, on an image that no block divides evenly."""
     detector = text_detector(tiny_text({"encoder.shrink": 2, "head.stride": 16}), CLASSES)

@@ -62,6 +62,7 @@ class FrozenMaps(nn.Module):
     """
 
     text: Tensor
+    trained: Tensor
     empty: Tensor
     calibration: Tensor
 
@@ -79,7 +80,10 @@ class FrozenMaps(nn.Module):
         super().__init__()
         self._features, self._texts = features, texts
         self.similarity, self.map_rule, self.frames, self.templates = similarity, map_rule, frames, tuple(templates)
+        self._queries = tuple(queries)
         self.register_buffer("text", texts.embed(list(queries), templates=self.templates))
+        # which of the queries given here each asked one is: what is learned of them is found again by their words
+        self.register_buffer("trained", torch.arange(len(self._queries)), persistent=False)
         self.register_buffer("empty", texts.empty(self.templates))
         # slope and centre of the class map, slope and centre of the presence; set by `calibrate`
         self.register_buffer("calibration", torch.tensor([10.0, 0.5, 10.0, 0.5]))
@@ -101,6 +105,8 @@ class FrozenMaps(nn.Module):
     def ask(self, queries: Sequence[str]) -> None:
         """Answer other queries from now on."""
         self.text = self._texts.embed(list(queries), templates=self.templates).to(self.text.device)
+        place = {query: i for i, query in enumerate(self._queries)}
+        self.trained = torch.tensor([place.get(q, -1) for q in queries], device=self.text.device)
 
     @torch.no_grad()
     def forward(self, scenes: Sequence[Scene], rows: int, columns: int, stride: float) -> Maps:

@@ -129,6 +129,7 @@ class TextQuery(Detector):
         assigner, criterion, fusion, decoder: what the output should be, how far it is from that, what is emitted, what
             is found.
         divisor: images are padded to a multiple of so many pixels (the encoder's coarsest stride).
+        learned: adds to the text embeddings what was learned of the trained queries (:class:`LearnedQueries`).
     """
 
     def __init__(
@@ -142,11 +143,12 @@ class TextQuery(Detector):
         decoder: BoxDecoder,
         *,
         divisor: int = 16,
+        learned: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.maps, self.encoder, self.head = maps, encoder, head
         self.assigner, self.criterion, self.fusion, self.decoder = assigner, criterion, fusion, decoder
-        self.divisor = divisor
+        self.divisor, self.learned = divisor, learned
 
     @property
     def frozen(self) -> dict[str, str]:
@@ -168,7 +170,8 @@ class TextQuery(Detector):
         features = self.encoder(image)[stride.bit_length() - 1]
         rows, columns = features.shape[-2:]
         frozen = self.maps(scenes, rows, columns, float(stride))
-        found = self.head(features, frozen.dense, self.maps.text, frozen.evidence, frozen.presence)
+        text = self.maps.text if self.learned is None else self.learned(self.maps.text, self.maps.trained)
+        found = self.head(features, frozen.dense, text, frozen.evidence, frozen.presence)
         shape = found.logits.shape
         return DenseOutput(
             logits=found.logits,

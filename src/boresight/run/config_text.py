@@ -153,6 +153,7 @@ class QueryHeadSettings:
         box: one box a cell (`agnostic`), or one for each class and cell (`conditioned`).
         prior: the score of a fresh head everywhere.
         side: side of a fresh head's boxes, in strides.
+        learn_queries: learn a vector for each trained query beside its words: for names that the encoder does not know.
     """
 
     stride: Literal[4, 8, 16, 32] = 8
@@ -162,6 +163,7 @@ class QueryHeadSettings:
     box: Literal["agnostic", "conditioned"] = "agnostic"
     prior: float = 0.01
     side: float = 4.0
+    learn_queries: bool = False
 
 
 @dataclass(frozen=True)

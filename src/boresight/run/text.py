@@ -31,6 +31,7 @@ from boresight.features.clip_text import TextEncoder
 from boresight.features.frozen import DiskStore, FeatureStore, FrozenFeatures, MemoryStore
 from boresight.features.pyramid import SmallPyramid, TimmPyramid
 from boresight.features.rgb import NormalisedRgb, SqueezePyramid
+from boresight.heads.learned_queries import LearnedQueries
 from boresight.heads.text_query import TextQueryHead
 from boresight.losses import classification
 from boresight.losses.classification import CellLoss
@@ -70,7 +71,7 @@ def text_detector(settings: TextSettings, classes: tuple[str, ...]) -> TextQuery
     s, head = settings.supervise, settings.head
     maps = frozen_maps(settings.clip, query_texts(classes, settings.data.queries))
     encoder = image_encoder(settings.encoder, stride=head.stride)
-    learned = settings.decode.fusion == "learned"
+    inside = settings.decode.fusion == "learned"
     fusion = Fusion(
         settings.decode.fusion if scored else "raw",
         settings.decode.map_weight,
@@ -86,7 +87,7 @@ def text_detector(settings: TextSettings, classes: tuple[str, ...]) -> TextQuery
         depth=head.depth,
         stride=head.stride,
         box=head.box,
-        learned_fusion=learned,
+        learned_fusion=inside,
         score=scored,
         quality=s.quality > 0,
         objectness=fusion.objectness,
@@ -111,7 +112,8 @@ def text_detector(settings: TextSettings, classes: tuple[str, ...]) -> TextQuery
     )
     kind = TextQuery if scored else GtClass
     divisor = max(16 * settings.encoder.shrink, head.stride)
-    return kind(maps, encoder, query_head, assigner, criterion, fusion, decoder, divisor=divisor)
+    learned = LearnedQueries(len(classes), maps.text.shape[1]) if head.learn_queries else None
+    return kind(maps, encoder, query_head, assigner, criterion, fusion, decoder, divisor=divisor, learned=learned)
 
 
 def frozen_maps(settings: ClipSettings, queries: Sequence[str]) -> FrozenMaps:
