@@ -165,6 +165,9 @@ class TextQueryHead(nn.Module):
             evidence: ``[B, C, H, W]`` calibrated logits of the class map ("the encoder sees this class here").
             presence: ``[B, C]`` calibrated logits of the class in the whole image.
         """
+        # entries of about 1, as everything else that a layer reads: those of a unit vector of 256 dimensions are 16 times
+        # smaller, and classes are then learned that much more slowly (docs/LOG.md)
+        text = text * text.shape[-1] ** 0.5
         x = image if self.dense is None or dense is None else torch.cat((image, self.dense(dense)), dim=1)
         x = self.merge(x)
         place = self.box_tower(x)
