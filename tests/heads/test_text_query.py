@@ -97,3 +97,17 @@ def test_boxes_stay_finite_whatever_the_network_says():
     with torch.no_grad():
         made.edges.bias.fill_(1e4)
     assert made(*inputs()).boxes.isfinite().all()
+
+
+def test_queries_count_as_much_whatever_the_length_of_their_embedding():
+    """A unit vector of many numbers has small ones: classes would be learned the slower, the larger the text tower."""
+
+    def spread(dim):
+        torch.manual_seed(0)
+        made = TextQueryHead(6, 0, dim, width=8, embed=16, depth=1, learned_fusion=False)
+        image = torch.randn(2, 6, 4, 5)
+        text = F.normalize(torch.randn(40, dim), dim=-1)
+        found = made(image, None, text, torch.zeros(2, 40, 4, 5), torch.zeros(2, 40))
+        return float(found.logits.std(1).mean())
+
+    assert spread(512) == pytest.approx(spread(16), rel=0.3)
