@@ -60,13 +60,14 @@ class ScoreBranch(nn.Module):
 
     def __init__(self, width: int, text_dim: int, *, embed: int, depth: int, fused: bool, prior: float) -> None:
         super().__init__()
-        self.embed = embed
         self.tower = nn.Sequential(*(_block(width, width) for _ in range(depth)))
         self.cell = nn.Conv2d(width, embed, 1)
         self.query = nn.Linear(text_dim, embed)
         self.bias = nn.Parameter(torch.full((), prior_bias(prior)))
         self.gate = nn.Conv2d(width, 2, 1) if fused else None
         nn.init.normal_(self.cell.weight, std=0.01)
+        assert self.cell.bias is not None
+        nn.init.zeros_(self.cell.bias)  # else a fresh head prefers some queries to others
         if self.gate is not None:
             nn.init.zeros_(self.gate.weight)
             assert self.gate.bias is not None
@@ -75,7 +76,8 @@ class ScoreBranch(nn.Module):
     def forward(self, x: Tensor, text: Tensor, evidence: Tensor, presence: Tensor) -> Tensor:
         """``[B, width, H, W]`` and ``C`` queries to logits ``[B, C, H, W]``."""
         x = self.tower(x)
-        logits = torch.einsum("bdhw,cd->bchw", self.cell(x), self.query(text)) / self.embed**0.5 + self.bias
+        # not divided by the root of `embed`, as attention is: cells start small, it would only slow them (docs/LOG.md)
+        logits = torch.einsum("bdhw,cd->bchw", self.cell(x), self.query(text)) + self.bias
         if self.gate is None:
             return logits
         here, whole = F.softplus(self.gate(x)).unsqueeze(2).unbind(1)
@@ -165,8 +167,8 @@ class TextQueryHead(nn.Module):
             evidence: ``[B, C, H, W]`` calibrated logits of the class map ("the encoder sees this class here").
             presence: ``[B, C]`` calibrated logits of the class in the whole image.
         """
-        # entries of about 1, as everything else that a layer reads: those of a unit vector of 256 dimensions are 16 times
-        # smaller, and classes are then learned that much more slowly (docs/LOG.md)
+        # entries of about 1, as of everything else that a layer reads: those of a unit vector of 256 dimensions are 16
+        # times smaller, and classes are then learned that much more slowly (docs/LOG.md)
         text = text * text.shape[-1] ** 0.5
         x = image if self.dense is None or dense is None else torch.cat((image, self.dense(dense)), dim=1)
         x = self.merge(x)
