@@ -1,0 +1,87 @@
+"""An epoch of text-query training with frozen features from the store, against one that computes them every time.
+
+    python benchmarks/epoch.py
+
+Both ways have the same weights, scenes and views; after a first epoch (which fills the store) epochs alternate, on one
+thread. Passes of the frozen encoder are counted, losses are checked to be equal; medians of CPU time and their ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from boresight.core.types import Scene
+from boresight.detectors.text_query import TextQuery
+from boresight.run.config_text import BoxDataSettings, TextSettings
+from boresight.run.engine import keep_freed_memory
+from boresight.run.order import Views
+from boresight.run.text import TEXT, text_detector
+
+
+@dataclass
+class Way:
+    """A detector, and what its epochs cost."""
+
+    detector: TextQuery
+    seconds: list[float] = field(default_factory=list)
+    passes: list[int] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+
+    def epoch(self, batches: list[list[Scene]]) -> None:
+        """Forward, assignment, loss and backward over all batches; weights stay, so that rounds can be compared."""
+        clip = self.detector.maps.features.clip
+        before, began, total = clip.calls, time.process_time(), 0.0
+        for scenes in batches:
+            output = self.detector(scenes)
+            loss = torch.stack(list(self.detector.loss(output, self.detector.assign(output, scenes)).values())).sum()
+            loss.backward()
+            total += float(loss.detach())
+        self.seconds.append(time.process_time() - began)
+        self.passes.append(clip.calls - before)
+        self.losses.append(total)
+
+
+def main(frames: int, batch: int, rounds: int) -> None:
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    settings = TextSettings(data=BoxDataSettings(frames=frames, val_frames=1, test_frames=1))
+    splits = TEXT.frames(settings, None)
+    ways: dict[str, Way] = {}
+    for name, megabytes in (("computed every time", 1), ("from the store", settings.clip.store_mb)):
+        torch.manual_seed(0)
+        own = replace(settings, clip=replace(settings.clip, store_mb=megabytes))
+        detector = text_detector(own, splits.classes).to(memory_format=torch.channels_last).train()
+        detector.prepare(splits.train)
+        ways[name] = Way(detector)
+    epochs = []
+    for round_ in range(rounds + 1):
+        views = Views(splits.train, splits.order, TEXT.view(settings), round_)
+        scenes = [views[i] for i in range(frames)]
+        epochs.append([scenes[i : i + batch] for i in range(0, frames, batch)])
+    for batches in epochs:
+        for way in ways.values():
+            way.epoch(batches)
+    slow, fast = ways.values()
+    worst = max(abs(a - b) / abs(a) for a, b in zip(slow.losses, fast.losses, strict=True))
+    assert worst < 1e-4, f"the two ways differ by {worst} of the loss"
+    print(f"{frames} scenes of {settings.data.width} px, {rounds} epochs after the first, 1 thread, CPU s an epoch")
+    for name, way in ways.items():
+        median = statistics.median(way.seconds[1:])
+        print(f"{name:<20} {median:7.2f} s   passes of the encoder an epoch: {way.passes[1:]}")
+    ratios = [a / b for a, b in zip(slow.seconds[1:], fast.seconds[1:], strict=True)]
+    print(
+        f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}); losses differ by {worst:.0e}"
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=48)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=5)
+    main(**vars(parser.parse_args()))
