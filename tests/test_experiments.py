@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from boresight.run.config import PointSettings
 from boresight.run.parse import read_yaml, settings_from
 from boresight.run.study import read_study
+from boresight.run.systems import settings_kind
 
 FILES = sorted((Path(__file__).parent.parent / "experiments").glob("*.yaml"))
 
@@ -20,7 +20,9 @@ def test_every_experiment_can_be_read_and_opens_with_its_command(path):
         assert study.reference in study.variants
         assert len(study.seeds) >= 3
     else:
-        settings_from(PointSettings, content, origin=path.name)
+        system = content.get("detector", "point")
+        assert f"# boresight train {system} --config experiments/{path.name}" in path.read_text(encoding="utf-8")
+        settings_from(settings_kind(system, path.name), content, origin=path.name)
 
 
 def test_there_are_experiments():
