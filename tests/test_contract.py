@@ -97,7 +97,7 @@ def small_text(kind: type = TextSettings, **groups) -> Callable[[], Detector]:
     settings = cache(lambda: settings_from(kind, groups, origin="the test"))
 
     def build() -> Detector:
-        with mock.patch("boresight.run.text.load_clip", return_value=shipped_clip()):
+        with mock.patch("boresight.run.text_parts.load_clip", return_value=shipped_clip()):
             return text_detector(settings(), ("ship", "storage tank"))
 
     return build

@@ -143,10 +143,10 @@ def loaded_clip() -> Any:
 @contextmanager
 def reading(clip: Any) -> Iterator[None]:
     """Within, whatever loads an encoder gets this one. (Not for the session: other tests want the real loader.)"""
-    from boresight.run import text
+    from boresight.run import text_parts
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text, "load_clip", lambda name, weights=None, **more: clip)
+        patch.setattr(text_parts, "load_clip", lambda name, weights=None, **more: clip)
         yield
 
 

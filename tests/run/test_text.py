@@ -33,7 +33,8 @@ from boresight.run.localise import LOCALISE, localise_summary
 from boresight.run.parse import flat_keys, flatten, nested, parse_settings, settings_from
 from boresight.run.predict import load_trained
 from boresight.run.record import RunFolder, read_parquet
-from boresight.run.text import TEXT, box_summary, image_encoder, text_detector
+from boresight.run.text import TEXT, box_summary, text_detector
+from boresight.run.text_parts import image_encoder
 from boresight.run.train import train
 
 pytestmark = pytest.mark.usefixtures("one_clip")
@@ -246,7 +247,7 @@ def test_a_residual_encoder_has_layers_of_different_width(tiny_text, scenes, mon
     config = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": text}
     own = {"tokenizer": open_clip.tokenize, "preprocess": Preprocess(), "name": "tiny", "activation": "gelu"}
     clip = FrozenClip(CLIP(**copy.deepcopy(config)), config=config, **own)
-    monkeypatch.setattr("boresight.run.text.load_clip", lambda *given, **more: clip)
+    monkeypatch.setattr("boresight.run.text_parts.load_clip", lambda *given, **more: clip)
     steps_once(tiny_text({"clip.layers": (1, 3), "clip.method": "maskclip"}), scenes)
     with pytest.raises(UserError, match=r"layers=\(1, 9\): this encoder has layers 1 \(the last\) to 5"):
         text_detector(tiny_text({"clip.layers": (1, 9)}), CLASSES)
