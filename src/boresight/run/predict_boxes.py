@@ -72,21 +72,18 @@ def predict_boxes(
     detector.ask(tuple(queries) or query_texts(names, trained.settings.data.queries))
     threshold = trained.checkpoint.threshold if threshold is None else threshold
     found: list[Detections] = []
-    geo: list[str] = []
-    drawn: list[str] = []
-    stems = Counter(Path(f.name).stem for f in frames)
+    geo: list[Path | None] = []
+    drawn: list[Path] = []
+    pictures = picture_names([f.name for f in frames])
     with Progress(len(frames), label="predict", quiet=quiet) as bar:
-        for number, frame in enumerate(frames, start=1):
+        for number, (frame, picture) in enumerate(zip(frames, pictures, strict=True), start=1):
             scene = Scene(read_rgb(frame.image), frame.name, number)
             every = detect_windows(detector, scene, window=window, overlap=min(256, window // 4))
             found.append(every.select(every.scores >= threshold))
-            stem = Path(frame.name).stem
-            if (path := write_places(frame.image, found[-1], names, out, f"{number}-{stem}")) is not None:
-                geo.append(str(path))
+            geo.append(write_places(frame.image, found[-1], names, out, f"{number}-{Path(frame.name).stem}"))
             if overlays is not None:
-                path = overlays / (f"{stem}.png" if stems[stem] == 1 else f"{number}-{stem}.png")
-                draw(path, scene, found[-1], names)
-                drawn.append(str(path))
+                draw(overlays / picture, scene, found[-1], names)
+                drawn.append(overlays / picture)
             bar.step(1)
     table, out = out.with_suffix(".csv"), out.with_suffix(".json") if out.suffix.lower() == ".csv" else out
     results = box_results(range(1, len(frames) + 1), found, threshold, range(1, len(names) + 1))
@@ -99,9 +96,16 @@ def predict_boxes(
         "threshold": threshold,
         "out": str(out),
         "csv": str(table),
-        "geojson": geo,
-        "overlays": drawn,
+        "geojson": [str(path) for path in geo if path is not None],
+        "overlays": [str(path) for path in drawn],
     }
+
+
+def picture_names(images: Sequence[str]) -> list[str]:
+    """A name for the picture of each image: its own, with the number of the image where two share it."""
+    stems = [Path(name).stem for name in images]
+    count = Counter(stems)
+    return [f"{s}.png" if count[s] == 1 else f"{i}-{s}.png" for i, s in enumerate(stems, start=1)]
 
 
 def write_places(image: Path, found: Detections, names: Sequence[str], out: Path, suffix: str) -> Path | None:
