@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from itertools import pairwise
 from types import ModuleType, SimpleNamespace
@@ -76,8 +75,25 @@ def test_what_has_no_georeference_gives_nothing(tmp_path, rasterio):
         assert geojson(path, FOUND, ("a", "b")) is None
 
 
-@pytest.mark.skipif(importlib.util.find_spec("rasterio") is not None, reason="rasterio is installed")
-def test_without_rasterio_one_line_says_what_to_install(tmp_path):
+def test_a_real_geotiff(tmp_path):
+    """Written and read by rasterio itself: where the equator meets the middle of UTM zone 33, at 15 degrees east."""
+    import rasterio
+
+    path = tmp_path / "scene.tif"
+    place = rasterio.Affine(10, 0, 500_000 - 80, 0, -10, 80)  # 16 x 16 pixels of 10 m around (500000, 0)
+    with rasterio.open(path, "w", "GTiff", 16, 16, 3, "EPSG:32633", place, "uint8") as file:
+        file.write(torch.zeros(3, 16, 16, dtype=torch.uint8).numpy())
+    assert has_transform(path)
+    quarter = Detections(torch.tensor([[8.0, 0.0, 16.0, 8.0]]), torch.ones(1), torch.tensor([0]), torch.tensor([0]))
+    (found,) = geojson(path, quarter, ("ship",))["features"]
+    (ring,) = found["geometry"]["coordinates"]
+    # its lower left corner is the meeting point; 80 m are 80 / 111,319.49 degrees of longitude there (scale 0.9996)
+    assert ring[0] == pytest.approx([15.0, 0.0], abs=1e-9)
+    assert ring[2] == pytest.approx([15 + 80 / 0.9996 / 111_319.49, 80 / 0.9996 / 110_574.3], abs=1e-8)
+
+
+def test_without_rasterio_one_line_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rasterio", None)
     with pytest.raises(UserError) as caught:
         geojson(tiff(tmp_path / "a.tif", (SCALE, TIE)), FOUND, ("a", "b"))
     message = str(caught.value)
@@ -86,7 +102,8 @@ def test_without_rasterio_one_line_says_what_to_install(tmp_path):
     assert "pip install 'boresight[geo]'" in message
 
 
-def test_without_rasterio_a_plain_tiff_is_no_mistake(tmp_path):
+def test_without_rasterio_a_plain_tiff_is_no_mistake(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rasterio", None)
     assert geojson(tiff(tmp_path / "a.tif"), FOUND, ("a", "b")) is None
 
 
