@@ -80,6 +80,8 @@ def fcos(splits: Splits, budget: float, seed: int, view: ViewOf) -> tuple[list[D
     backbone = resnet_fpn_backbone(backbone_name="resnet18", weights=None, trainable_layers=5)
     # what ours sees is brought to 1 / shrink of its size: here by the model itself, crops and whole images alike
     model = FCOS(backbone, num_classes=len(splits.classes), min_size=view.crop // view.shrink, max_size=10_000)
+    for part in (model.backbone, model.head):
+        part.forward = _half(part.forward)  # type: ignore[method-assign]
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-2)
     augment, rng = view.augment(), np.random.default_rng(seed)
     began, steps = time.process_time(), 0
@@ -89,8 +91,7 @@ def fcos(splits: Splits, budget: float, seed: int, view: ViewOf) -> tuple[list[D
         share = min(1.0, (time.process_time() - began) / budget)
         for group in optimiser.param_groups:
             group["lr"] = 1e-3 * min(1.0, (steps + 1) / 50) * (1 - 0.95 * share)
-        with torch.autocast("cpu", torch.bfloat16):
-            losses = model([s.image.float() / 255 for s in scenes], [_target(s) for s in scenes])
+        losses = model([s.image.float() / 255 for s in scenes], [_target(s) for s in scenes])
         optimiser.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -102,6 +103,17 @@ def fcos(splits: Splits, budget: float, seed: int, view: ViewOf) -> tuple[list[D
     with torch.inference_mode():
         every = [model([splits.test[i].image.float() / 255])[0] for i in range(len(splits.test))]
     return [as_detections(d["boxes"], d["scores"], d["labels"]) for d in every], told
+
+
+def _half(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """The convolutions in bfloat16, what comes out of them in float32: boxes and losses need its digits."""
+
+    def call(*given: Any) -> Any:
+        with torch.autocast("cpu", torch.bfloat16):
+            found = forward(*given)
+        return type(found)((name, value.float()) for name, value in found.items())
+
+    return call
 
 
 def _target(scene: Scene) -> dict[str, torch.Tensor]:
