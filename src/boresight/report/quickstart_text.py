@@ -52,7 +52,7 @@ def quickstart_text_settings(way: str, seed: int) -> TextSettings:
         "encoder": {"widths": [12, 24, 48, 64], "channels": 64},
         "head": {"width": 48, "depth": 1},
         "train": {
-            "steps": 200,
+            "steps": 300,
             "batch": 8,
             "validate_every": 50,
             "checkpoint_every": 50,
