@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.optim.swa_utils import AveragedModel
 
 from boresight.core.errors import UserError
@@ -146,6 +147,18 @@ def test_other_queries_can_be_asked(clip):
     with pytest.raises(UserError, match="no word"):
         maps.ask(["ship", " "])
     assert len(maps.text) == 3
+
+
+def test_queries_that_are_nearly_one_are_named_closest_first(clip):
+    maps = frozen_maps(clip, ("ship", "red ship", "barge", "car"))
+    maps.text = F.normalize(torch.tensor([[1.0, 0.0, 0.1], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.1, 1.0, 0.2]]), dim=-1)
+    found = maps.alike(0.9)
+    assert [(a, b) for a, b, _ in found] == [("ship", "red ship"), ("barge", "car")]
+    assert [c for *_, c in found] == pytest.approx([1 / 1.01**0.5, 1 / 1.05**0.5], abs=1e-6)
+    assert frozen_maps(clip, ("ship",)).alike(-1.0) == []
+    same = frozen_maps(clip, ("ship", "car"))
+    same.ask(("dock", "dock"))
+    assert same.alike() == [("dock", "dock", pytest.approx(1.0))]
 
 
 def test_a_copy_shares_the_features_and_keeps_its_own_queries(clip):
@@ -321,6 +334,19 @@ def test_what_is_learned_of_a_query_is_found_by_its_words(clip):
     words = detector(clip).eval()
     words.ask(["bridge"])
     assert torch.allclose(after[:, 1], words([scene(0)]).logits[:, 0], atol=1e-5)
+
+
+def test_a_detector_says_which_queries_it_cannot_tell_apart(clip):
+    made = detector(clip)
+    made.maps.ask(("dock", "dock", "dock", "ship"))
+    (told,) = made.remarks[len(clip.notes) :]
+    assert told.startswith(
+        "`dock` and `dock`, and 2 more pairs, are nearly one to the frozen text encoder (cosine 1.00)"
+    )
+    assert "`head.learn_queries`" in told
+    assert "`data.queries`" in told
+    made.learned = LearnedQueries(4, 24)
+    assert made.remarks == clip.notes
 
 
 def test_what_is_kept_of_a_detector_is_what_is_trained_and_measured(clip):

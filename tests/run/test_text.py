@@ -300,6 +300,17 @@ def test_learned_queries_are_kept_with_the_run(tiny_text, one_clip, tmp_path):
     assert bool((own != 0).any())
 
 
+def test_queries_that_are_one_to_the_encoder_are_told_at_the_start(tiny_text, one_clip, tmp_path, capsys):
+    keys = {"data.classes": "kinds", "data.queries": ("vehicle=dock", "storage tank=jet ski"), "train.steps": 1}
+    done = train(TEXT, tiny_text(keys), tmp_path / "run")
+    (remark,) = done["remarks"]
+    assert "`dock` and `jet ski`" in remark or "`jet ski` and `dock`" in remark
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first == f"run: {remark}"
+    train(TEXT, tiny_text(keys), tmp_path / "quiet", quiet=True)
+    assert capsys.readouterr().err == ""
+
+
 def test_a_shrunk_detector_boxes_in_raw_pixels(tiny_text):
     """Cells of 16 raw pixels, boxes of the raw frame, on an image that no block divides evenly."""
     detector = text_detector(tiny_text({"encoder.shrink": 2, "head.stride": 16}), CLASSES)

@@ -34,6 +34,11 @@ class Detector(nn.Module, ABC):
         """Hash of every frozen encoder by name; checkpoints record it instead of the encoder's weights."""
         return {}
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a person should know before the training starts, a sentence each, with its remedy."""
+        return ()
+
     def prepare(self, scenes: Scenes) -> None:
         """Look at training scenes before the first step, to set what is measured and not learned."""
 

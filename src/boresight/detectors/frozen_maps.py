@@ -21,6 +21,9 @@ from boresight.features.frozen import FrozenFeatures, resampled_batch
 
 MapRule = Literal["calibrated", "min_max"]
 
+ALIKE = 0.95
+"""Cosine of two queries above which a head learns to tell them apart very slowly, if at all."""
+
 
 class Similarity(Protocol):
     """Dense features and text embeddings to a raw class map."""
@@ -80,7 +83,7 @@ class FrozenMaps(nn.Module):
         super().__init__()
         self._features, self._texts = features, texts
         self.similarity, self.map_rule, self.frames, self.templates = similarity, map_rule, frames, tuple(templates)
-        self._queries = tuple(queries)
+        self._queries = self._asked = tuple(queries)
         self.register_buffer("text", texts.embed(list(queries), templates=self.templates))
         # which of the queries given here each asked one is: what is learned of them is found again by their words
         self.register_buffer("trained", torch.arange(len(self._queries)), persistent=False)
@@ -105,8 +108,16 @@ class FrozenMaps(nn.Module):
     def ask(self, queries: Sequence[str]) -> None:
         """Answer other queries from now on."""
         self.text = self._texts.embed(list(queries), templates=self.templates).to(self.text.device)
+        self._asked = tuple(queries)
         place = {query: i for i, query in enumerate(self._queries)}
         self.trained = torch.tensor([place.get(q, -1) for q in queries], device=self.text.device)
+
+    def alike(self, limit: float = ALIKE) -> list[tuple[str, str, float]]:
+        """Pairs of asked queries whose embeddings have a cosine above ``limit``, the closest first."""
+        one, two = torch.triu_indices(len(self.text), len(self.text), 1)
+        cosine, order = (self.text @ self.text.T).cpu()[one, two].sort(descending=True)
+        rows = zip(cosine.tolist(), one[order].tolist(), two[order].tolist(), strict=True)
+        return [(self._asked[i], self._asked[j], c) for c, i, j in rows if c > limit]
 
     @torch.no_grad()
     def forward(self, scenes: Sequence[Scene], rows: int, columns: int, stride: float) -> Maps:

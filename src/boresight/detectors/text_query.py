@@ -155,6 +155,18 @@ class TextQuery(Detector):
         """Hash of the frozen encoder's weights."""
         return {"clip": self.maps.fingerprint}
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Of the frozen encoder and, unless more than their words is learned, of queries that it takes for one."""
+        notes = self.maps.features.clip.notes
+        pairs = self.maps.alike() if self.learned is None else []
+        if not pairs:
+            return notes
+        (one, two, cosine), more = pairs[0], len(pairs) - 1
+        others = f", and {more} more pair{'s' if more > 1 else ''}," if more else ""
+        told = f"`{one}` and `{two}`{others} are nearly one to the frozen text encoder (cosine {cosine:.2f}): "
+        return (*notes, told + "set `head.learn_queries`, or say them in other words with `data.queries`")
+
     def prepare(self, scenes: Scenes) -> None:
         """Calibrate the class maps on training scenes."""
         self.maps.calibrate(scenes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -56,6 +57,8 @@ class Trainer:
         self._describe()
         self.splits: Splits = recipe.frames(settings, None)
         self._build()
+        for remark in () if self.quiet else self.detector.remarks:
+            print(f"{run.root.name}: {remark}", file=sys.stderr, flush=True)
         self.state = LoopState(len(self.splits.classes))
         for part in (self.state, self.ema):
             if part is not None:
@@ -261,6 +264,7 @@ class Trainer:
             "seconds": round(seconds, 1),
             "cpu_seconds": round(time.process_time() - self.cpu_began, 1),
             "frozen": {"before": self.frozen, "after": now},
+            "remarks": list(self.detector.remarks),
         }
         if self.main:
             write_json(self.run.done, summary)
