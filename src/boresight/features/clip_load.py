@@ -151,9 +151,7 @@ def _notes(source: Source, asked: str, quick: bool | None, model: Any, tokenizer
         if source.quick is not None and source.quick != quick:
             return (f"activation={asked} was asked for, but {source.because} says {word(source.quick)}",)
         return ()
-    if quick is not None:
-        return (f"activation {word(quick)}: {source.because} says so",)
-    if source.weights is None:
+    if quick is not None or source.weights is None:
         return ()
     image, text = activation_difference(model, tokenizer(list(_PROBES), context_length=model.context_length))
     taken = word(bool(source.config.get("quick_gelu", False)))
