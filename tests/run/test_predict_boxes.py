@@ -6,6 +6,7 @@ import csv
 import json
 import struct
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from PIL import Image
 from boresight.cli import main
 from boresight.core.errors import UserError
 from boresight.core.types import Detections, Scene
+from boresight.detectors.text_query import TextQuery
+from boresight.run import predict_boxes as predict_boxes_module
 from boresight.run.boxes import box_splits
 from boresight.run.predict import load_trained
 from boresight.run.predict_boxes import COLOURS, draw, predict_boxes, split_queries, write_csv
@@ -112,6 +115,21 @@ def test_it_is_the_detector_that_speaks(trained_text, pictures, tmp_path):
     have = json.loads((tmp_path / "a.json").read_text())
     assert [r["cell"] for r in have] == want.cell.tolist()
     assert [r["score"] for r in have] == pytest.approx(want.scores.tolist(), abs=2e-6)
+
+
+def test_a_trained_class_is_asked_as_it_was_trained(trained_text, pictures, tmp_path, monkeypatch):
+    """By its name, its query and what was learned of it are found again; a free query is taken as it is."""
+    asked = []
+    monkeypatch.setattr(TextQuery, "ask", lambda self, queries: asked.append(list(queries)))
+    trained = load_trained(trained_text)
+    data = replace(trained.settings.data, queries=("yellow vehicle=car|truck",))
+    trained = replace(trained, settings=replace(trained.settings, data=data))
+    monkeypatch.setattr(predict_boxes_module, "load_trained", lambda run, which: trained)
+    queries = ("follow-me car", "yellow vehicle")
+    told = predict_boxes(trained_text, [str(pictures / "a.png")], tmp_path / "a.json", queries=queries)
+    assert told["queries"] == list(queries)
+    predict_boxes(trained_text, [str(pictures / "a.png")], tmp_path / "a.json")
+    assert asked == [["follow-me car", "car|truck"], ["car|truck", "black storage tank"]]
 
 
 def test_large_images_are_read_in_windows(trained_text, pictures, tmp_path):

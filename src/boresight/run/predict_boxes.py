@@ -55,7 +55,8 @@ def predict_boxes(
         run: a run of ``text`` or ``localise``.
         images: files, folders or patterns.
         out: where the results go.
-        queries: what to look for; ``a|b`` are synonyms.
+        queries: what to look for; ``a|b`` are synonyms. The name of a trained class stands for the query that it was
+            trained with.
         threshold: instead of the one chosen on validation.
         overlays: a folder for pictures with boxes.
         which: the checkpoint.
@@ -69,7 +70,9 @@ def predict_boxes(
     detector, names = trained.detector, tuple(queries) or trained.checkpoint.classes
     if not isinstance(detector, TextQuery):
         raise UserError(f"{run.root}: a run of `{trained.checkpoint.detector}` finds points and takes no queries")
-    detector.ask(tuple(queries) or query_texts(names, trained.settings.data.queries))
+    classes = trained.checkpoint.classes
+    asked = dict(zip(classes, query_texts(classes, trained.settings.data.queries), strict=True))
+    detector.ask([asked.get(name, name) for name in names])  # a trained class by its name is asked as it was trained
     threshold = trained.checkpoint.threshold if threshold is None else threshold
     found: list[Detections] = []
     geo: list[Path | None] = []
