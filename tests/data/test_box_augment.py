@@ -259,3 +259,12 @@ def test_colour_by_hand() -> None:
 def test_values_that_make_no_sense_are_refused(key: str, value: object) -> None:
     with pytest.raises(UserError, match=rf"augment\.{key}: "):
         BoxAugment(**{key: value})  # type: ignore[arg-type]
+
+
+def test_small_images_stay_whole_and_large_ones_are_cropped():
+    augment, rng = BoxAugment(crop=16, scale=(0.5, 1.0), whole=56), np.random.default_rng(0)
+    small, large = marked((4, 4, 20, 20), size=(40, 56)), marked((4, 4, 20, 20), size=(40, 57))
+    assert {augment(small, rng).size for _ in range(8)} == {(40, 56)}  # not square: never transposed
+    assert {augment(large, rng).size for _ in range(8)} == {(16, 16)}
+    with pytest.raises(UserError, match=r"augment\.whole: -1"):
+        BoxAugment(whole=-1)

@@ -461,7 +461,13 @@ def test_an_epoch_after_the_first_does_not_run_the_encoder(tiny_text, one_clip, 
 
     monkeypatch.setattr(train_module.Trainer, "_step", step)
     before = one_clip.calls
-    keys = {"train.steps": 12, "train.validate_every": 0, "augment.crop": 48, "train.checkpoint_every": 50}
+    keys = {
+        "train.steps": 12,
+        "train.validate_every": 0,
+        "augment.crop": 48,
+        "augment.whole": 0,
+        "train.checkpoint_every": 50,
+    }
     train(TEXT, tiny_text(keys), tmp_path, quiet=True)
     assert len(seen) == 12  # an epoch is three steps
     assert len(set(seen[2:])) == 1

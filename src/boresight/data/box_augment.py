@@ -137,6 +137,7 @@ class BoxAugment:
 
     Attributes:
         crop: side of the square view, pixels; 0 keeps the whole image at its size (``scale`` is not used then).
+        whole: images of which no side is longer than so many pixels are kept whole as well.
         positive_share: share of the crops (of images with boxes that count) that are placed to hold one.
         scale: the view shows a window of ``crop * s`` pixels, ``log s`` uniform between the logs of these two.
         flip: mirror and transpose at random: all eight orientations (the four that keep the shape of an image that is
@@ -157,11 +158,13 @@ class BoxAugment:
     shift: float = 0.0
     colour: float = 0.0
     min_visible: float = 0.25
+    whole: int = 0
 
     def __post_init__(self) -> None:
         low, high = self.scale
         for name, fine, wanted in (
             ("crop", self.crop >= 0, "0 or more pixels"),
+            ("whole", self.whole >= 0, "0 or more pixels"),
             ("positive_share", 0 <= self.positive_share <= 1, "a share from 0 to 1"),
             ("scale", 0 < low <= high, "a smallest and a largest factor, both above 0"),
             ("gain", self.gain >= 0, "0 or more"),
@@ -184,7 +187,7 @@ class BoxAugment:
     def placement(self, scene: Scene, rng: np.random.Generator) -> Placement:
         """Choose a window and an orientation."""
         height, width = scene.size
-        if self.crop:
+        if self.crop and max(height, width) > self.whole:
             side = max(1, round(self.crop * float(np.exp(rng.uniform(*np.log(self.scale))))))
             left, top = self._corner(scene, side, rng)
             place = Placement(left, top, side, side, (self.crop, self.crop))

@@ -61,6 +61,7 @@ class BoxAugmentSettings:
 
     Attributes:
         crop: side of the square view, pixels; 0 trains on whole images.
+        whole: images with no side above so many pixels are trained on whole.
         positive_share: share of the crops that are placed to hold an object.
         scale: smallest and largest zoom-out of the window.
         flip: all eight orientations.
@@ -70,7 +71,8 @@ class BoxAugmentSettings:
         min_visible: a cut object of which less is left is unknown, not background.
     """
 
-    crop: int = 0
+    crop: int = 320
+    whole: int = 384
     positive_share: float = 0.75
     scale: tuple[float, float] = (1.0, 1.0)
     flip: bool = True

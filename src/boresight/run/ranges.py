@@ -39,6 +39,7 @@ _POSITIVE = [
 ]
 _NOT_NEGATIVE = [
     "augment.crop",
+    "augment.whole",
     "augment.gain",
     "augment.shift",
     "augment.noise",

@@ -94,6 +94,7 @@ def text_view(settings: TextSettings) -> View:
         shift=a.shift,
         colour=a.colour,
         min_visible=a.min_visible,
+        whole=a.whole,
     )
 
     def view(frames: Frames, index: int, rng: np.random.Generator) -> Scene:
