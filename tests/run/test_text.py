@@ -305,8 +305,8 @@ def test_queries_that_are_one_to_the_encoder_are_told_at_the_start(tiny_text, on
     done = train(TEXT, tiny_text(keys), tmp_path / "run")
     (remark,) = done["remarks"]
     assert "`dock` and `jet ski`" in remark or "`jet ski` and `dock`" in remark
-    first = capsys.readouterr().err.splitlines()[0]
-    assert first == f"run: {remark}"
+    told = capsys.readouterr().err.splitlines()[:2]
+    assert told == ["run: looking at training images before the first step", f"run: {remark}"]
     train(TEXT, tiny_text(keys), tmp_path / "quiet", quiet=True)
     assert capsys.readouterr().err == ""
 

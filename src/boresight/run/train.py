@@ -57,8 +57,8 @@ class Trainer:
         self._describe()
         self.splits: Splits = recipe.frames(settings, None)
         self._build()
-        for remark in () if self.quiet else self.detector.remarks:
-            print(f"{run.root.name}: {remark}", file=sys.stderr, flush=True)
+        for remark in self.detector.remarks:
+            self._say(remark)
         self.state = LoopState(len(self.splits.classes))
         for part in (self.state, self.ema):
             if part is not None:
@@ -67,12 +67,18 @@ class Trainer:
         self.judgement: Judgement | None = None
         self.frozen = self.detector.frozen
 
+    def _say(self, words: str) -> None:
+        if not self.quiet:
+            print(f"{self.run.root.name}: {words}", file=sys.stderr, flush=True)
+
     def _build(self) -> None:
         """The detector, from the seed, and what trains it."""
         set_seed(self.t.seed)
         # channels-last: a training step of the built-in encoder takes 0.65 of the time on a CPU (benchmarks/step.py)
         detector = self.recipe.build(self.settings, self.splits.classes).to(memory_format=torch.channels_last)
         if not self.run.states():  # else what was prepared comes with the state
+            if type(detector).prepare is not Detector.prepare:
+                self._say("looking at training images before the first step")
             detector.prepare(self.splits.train)
         self.ema = AveragedModel(detector, multi_avg_fn=moving_average(self.t.ema)) if self.t.ema else None
         optimiser, rate = optimiser_and_rate(detector, self.t)
