@@ -73,3 +73,15 @@ def test_nothing_above_the_threshold_is_no_detection():
     (found,) = BoxDecoder(0.1)(given, score, [(24, 24)])
     assert len(found) == 0
     assert found.boxes.shape == (0, 4)
+
+
+def test_limits_for_each_class_leave_a_faint_channel_its_place():
+    """The second channel lies below every score of the first: of all together it gets nothing, of its own the best."""
+    score = torch.stack((torch.linspace(0.5, 0.9, 12), torch.linspace(0.1, 0.2, 12))).view(1, 2, 3, 4)
+    given, score = output(score)
+    together = BoxDecoder(0.0, top_k=4, before_nms=6)(given, score, [(24, 32)])[0]
+    assert together.labels.tolist() == [0] * 4
+    apart = BoxDecoder(0.0, top_k=2, before_nms=6, per_class=True)(given, score, [(24, 32)])[0]
+    assert apart.labels.tolist() == [0, 0, 1, 1]
+    assert apart.cell.tolist() == [11, 10, 23, 22]
+    assert apart.scores.tolist() == pytest.approx(score[0].flatten(1)[:, [11, 10]].flatten().tolist())

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
@@ -24,6 +25,8 @@ class BoxDecoder:
         before_nms: the best so many scores an image are looked at.
         trained_reach: only cells whose own box is centred within so many strides of the cell may speak (a cell far
             from the centre of what it boxes was not trained by an assigner of that radius); 0: every cell may.
+        per_class: the two limits hold for each class, not for all together: where no score was learned that could
+            compare classes, the channel with the largest numbers would leave the others no place.
     """
 
     threshold: float = 0.001
@@ -31,6 +34,7 @@ class BoxDecoder:
     top_k: int = 100
     before_nms: int = 1000
     trained_reach: float = 0.0
+    per_class: bool = False
 
     def __call__(self, output: DenseOutput, score: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Detections]:
         """One :class:`Detections` an image, best first, clipped to the image.
@@ -52,8 +56,10 @@ class BoxDecoder:
         return away.norm(dim=-1) <= self.trained_reach * output.stride
 
     def _one(self, boxes: Tensor, score: Tensor, size: tuple[int, int]) -> Detections:
-        flat = score.flatten()
-        best, cell = flat.topk(min(self.before_nms, len(flat)))
+        groups = score.flatten(1) if self.per_class else score.flatten()[None]
+        best, cell = groups.topk(min(self.before_nms, groups.shape[1]))
+        first = torch.arange(len(groups), device=score.device) * groups.shape[1]
+        best, cell = best.flatten(), (cell + first[:, None]).flatten()
         keep = best >= max(self.threshold, 0.0)
         best, cell = best[keep], cell[keep]
         _, rows, columns = score.shape
@@ -62,7 +68,12 @@ class BoxDecoder:
         chosen = clip_boxes_to_image(boxes[label, row, column].float(), size)
         solid = (chosen[:, 2:] > chosen[:, :2]).all(-1)  # a box wholly outside the image is clipped to nothing
         chosen, best, label, cell = chosen[solid], best[solid], label[solid], cell[solid]
-        kept = batched_nms(chosen, best, label, self.nms)[: self.top_k]
+        kept = batched_nms(chosen, best, label, self.nms)
+        if self.per_class:
+            rank = F.one_hot(label[kept], len(score)).cumsum(0).gather(1, label[kept, None])[:, 0]
+            kept = kept[rank <= self.top_k]
+        else:
+            kept = kept[: self.top_k]
         return Detections(chosen[kept], best[kept], label[kept], cell[kept])
 
 

@@ -72,7 +72,13 @@ def text_detector(settings: TextSettings, classes: tuple[str, ...]) -> TextQuery
         quality=loss.quality if s.quality > 0 else 0.0,
     )
     decode = settings.decode
-    decoder = BoxDecoder(decode.threshold if scored else 0.0, decode.nms, decode.top_k, trained_reach=s.trained_reach)
+    decoder = BoxDecoder(
+        decode.threshold if scored else 0.0,
+        decode.nms,
+        decode.top_k,
+        trained_reach=s.trained_reach,
+        per_class=not scored,
+    )
     assigner = BoxAssigner(
         rule(settings.assign), score_target(settings.assign), "inside" if s.inside_boxes else "positive"
     )
