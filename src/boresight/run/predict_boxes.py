@@ -88,20 +88,24 @@ def predict_boxes(
                 draw(overlays / picture, scene, found[-1], names)
                 drawn.append(overlays / picture)
             bar.step(1)
-    table, out = out.with_suffix(".csv"), out.with_suffix(".json") if out.suffix.lower() == ".csv" else out
-    results = box_results(range(1, len(frames) + 1), found, threshold, range(1, len(names) + 1))
-    write_text(out, json.dumps(results, allow_nan=False) + "\n")
-    write_csv(table, [f.name for f in frames], found, names)
     return {
         "images": len(frames),
-        "detections": len(results),
+        "detections": sum(len(d) for d in found),
         "queries": list(names),
         "threshold": threshold,
-        "out": str(out),
-        "csv": str(table),
+        **write_found(out, [f.name for f in frames], found, names),
         "geojson": [str(path) for path in geo if path is not None],
         "overlays": [str(path) for path in drawn],
     }
+
+
+def write_found(out: Path, images: Sequence[str], found: Sequence[Detections], names: Sequence[str]) -> dict[str, str]:
+    """COCO results and a CSV beside them; where each lies, as ``out`` and ``csv``."""
+    table, out = out.with_suffix(".csv"), out.with_suffix(".json") if out.suffix.lower() == ".csv" else out
+    results = box_results(range(1, len(images) + 1), found, 0.0, range(1, len(names) + 1))
+    write_text(out, json.dumps(results, allow_nan=False) + "\n")
+    write_csv(table, images, found, names)
+    return {"out": str(out), "csv": str(table)}
 
 
 def picture_names(images: Sequence[str]) -> list[str]:
