@@ -311,6 +311,11 @@ def test_queries_that_are_one_to_the_encoder_are_told_at_the_start(tiny_text, on
     assert capsys.readouterr().err == ""
 
 
+def test_only_where_no_score_is_learned_each_class_has_its_own_limit(tiny_text):
+    assert text_detector(tiny_text(kind=LocaliseSettings), CLASSES).decoder.per_class
+    assert not text_detector(tiny_text(), CLASSES).decoder.per_class
+
+
 def test_a_shrunk_detector_boxes_in_raw_pixels(tiny_text):
     """Cells of 16 raw pixels, boxes of the raw frame, on an image that no block divides evenly."""
     detector = text_detector(tiny_text({"encoder.shrink": 2, "head.stride": 16}), CLASSES)

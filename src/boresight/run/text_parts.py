@@ -74,7 +74,7 @@ def image_encoder(settings: ImageEncoderSettings, *, stride: int) -> nn.Module:
     """The trainable encoder of raw pixels, with a level at ``stride``."""
     shrink = settings.shrink
     finest = (stride // shrink).bit_length() - 1
-    if settings.name in ("small", "squeezenet") and finest not in BUILT_IN[settings.name]:
+    if settings.name in BUILT_IN and finest not in BUILT_IN[settings.name]:
         has = ", ".join(str(2**k * shrink) for k in BUILT_IN[settings.name])
         raise UserError(f"encoder `{settings.name}` with encoder.shrink {shrink} has strides {has}: change head.stride")
     if settings.name == "small":
