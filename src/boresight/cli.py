@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from boresight import __version__
+from boresight.cli_cache import add_cache_verbs
 from boresight.cli_data import add_data_verbs
 from boresight.core.errors import Failure, Stopped, UserError, did_you_mean
 
@@ -51,17 +52,20 @@ def build_parser() -> argparse.ArgumentParser:
         return _common(verbs.add_parser(name, help=text, description=text), run)
 
     quick = verb("quickstart", _quickstart, "train side by side on made images, compare, and write report.html")
-    known = "point (default): three ways to label dim points; text: both recipes of the text-query detector"
-    quick.add_argument("system", nargs="?", default="point", choices=["point", "text"], help=known)
-    where = "folder (default: runs/quickstart, or runs/quickstart-text; a free name is chosen)"
+    known = "point (default): three ways to label dim points; text, refine: both recipes of that system"
+    quick.add_argument("system", nargs="?", default="point", choices=["point", "text", "refine"], help=known)
+    where = "folder (default: runs/quickstart, runs/quickstart-text, ...; a free name is chosen)"
     quick.add_argument("--out", help=where)
     quick.add_argument("--seed", type=int, default=0)
 
     train = verb("train", _train, "train a detector; `boresight train point --print_config` shows every key")
-    train.add_argument("detector", choices=["point", "text", "localise"], help="the system to train")
+    train.add_argument("detector", choices=["point", "text", "localise", "refine"], help="the system to train")
     train.add_argument("--runs", default="runs", help="where run folders go (default: %(default)s)")
     train.add_argument("--name", help="name of the run folder (default: the configuration's name, or the detector's)")
     train.add_argument("--resume", metavar="RUN", help="continue that run")
+    train.add_argument("--fast", action="store_true", help="refine: a tenth of the images (data.sample_ratio 0.1)")
+    train.add_argument("--debug", action="store_true", help="refine: 100 images (data.max_images 100)")
+    train.add_argument("--clear-cache", action="store_true", help="refine: empty features.store_folder first")
 
     evaluate = verb("evaluate", _evaluate, "judge a run on a split, at the threshold frozen on its validation frames")
     evaluate.epilog = "--data.KEY VALUE judges other frames, say --data.root DIR --data.test SPLIT"
@@ -81,8 +85,26 @@ def build_parser() -> argparse.ArgumentParser:
         "--window", type=int, default=1024, help="read larger images in overlapping windows of this side, pixels"
     )
     predict.add_argument("--threshold", type=float, help="instead of the one chosen on validation")
+    predict.add_argument("--refine", metavar="RUN2", help="tighten the boxes with that run of `refine`")
     predict.add_argument("--overlays", metavar="DIR", help="also draw every frame with its detections")
     predict.add_argument("--checkpoint", default="last", choices=["last", "best"])
+
+    refine = verb("refine", _refine, "tighten the boxes of a COCO file; writes the file anew and a page of what moved")
+    refine.add_argument("--annotations", required=True, metavar="FILE", help="COCO boxes")
+    refine.add_argument("--images", required=True, metavar="DIR", help="the folder of its images")
+    refine.add_argument("--out", required=True, metavar="FILE", help="the COCO file with tighter boxes")
+    refine.add_argument(
+        "--run",
+        dest="refiner",
+        metavar="RUN",
+        help="a run of `refine` (default: two are trained on these boxes, each for the half that it has not seen)",
+    )
+    refine.add_argument(
+        "--steps", type=int, default=400, help="without --run: training steps of each (default: %(default)s)"
+    )
+    refine.add_argument(
+        "--threshold", type=float, help="confidence from which a box is replaced, instead of the run's own"
+    )
 
     compare = verb("compare", _compare, "train variants x seeds of a study and compare them in pairs")
     compare.add_argument("study", metavar="STUDY.yaml")
@@ -94,6 +116,9 @@ def build_parser() -> argparse.ArgumentParser:
     report = verb("report", _report, "write report.html of a run or of a comparison")
     report.add_argument("folder", metavar="RUN")
     report.add_argument("--open", action="store_true", help="open it in the browser")
+
+    cache = verbs.add_parser("cache", help="fill a feature store, look at it, check it, tidy it up")
+    add_cache_verbs(cache.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_Parser), _common)
 
     data = verbs.add_parser("data", help="make, check or convert data")
     add_data_verbs(data.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_Parser), _common)
@@ -118,6 +143,10 @@ def _quickstart(args: argparse.Namespace, rest: list[str]) -> Result:
         from boresight.report.quickstart_text import quickstart_text
 
         return quickstart_text(Path(args.out or "runs/quickstart-text"), seed=args.seed, quiet=args.quiet)
+    if args.system == "refine":
+        from boresight.report.quickstart_refine import quickstart_refine
+
+        return quickstart_refine(Path(args.out or "runs/quickstart-refine"), seed=args.seed, quiet=args.quiet)
     from boresight.report.quickstart import quickstart
 
     return quickstart(Path(args.out or "runs/quickstart"), seed=args.seed, quiet=args.quiet)
@@ -130,6 +159,7 @@ def _train(args: argparse.Namespace, rest: list[str]) -> Result:
 
     prog = f"boresight train {args.detector}"
     run = None
+    rest = [*_shortcuts(args), *rest]
     if args.resume:
         if rest:
             raise UserError(f"--resume continues a run with its own settings; drop `{rest[0]}`, or train a new run")
@@ -143,6 +173,8 @@ def _train(args: argparse.Namespace, rest: list[str]) -> Result:
             w.partition("=")[2] or after for w, after in pairwise([*rest, ""]) if w.partition("=")[0] == "--config"
         ]
         name = args.name or (Path(named[-1]).stem if named else args.detector)
+    if args.clear_cache:
+        _clear_cache(settings.features)
     from boresight.run.processes import fresh_run
     from boresight.run.recipes import recipe
     from boresight.run.train import train
@@ -162,6 +194,31 @@ def _train(args: argparse.Namespace, rest: list[str]) -> Result:
         found = "no target found" if score is None else f"{name} {score:.3f} at threshold {threshold:.3f}"
         print(f"{run.root}: {found} on the validation frames; next: boresight evaluate {run.root}")
     return summary
+
+
+def _shortcuts(args: argparse.Namespace) -> list[str]:
+    """What the short options of `refine` stand for; they come first, so that keys override them."""
+    words = {
+        "--fast": ["--data.sample_ratio", "0.1"] if args.fast else [],
+        "--debug": ["--data.max_images", "100"] if args.debug else [],
+    }
+    given = [name for name, stands in words.items() if stands] + (["--clear-cache"] if args.clear_cache else [])
+    if given and args.detector != "refine":
+        raise UserError(f"{given[0]}: only `refine` has it; drop it, or train refine")
+    return [word for stands in words.values() for word in stands]
+
+
+def _clear_cache(features: Any) -> None:
+    """Empty the run's feature store."""
+    from boresight.run.frames import expanded
+
+    if features.store != "disk" or not features.store_folder:
+        raise UserError("--clear-cache: features are kept in memory; set features.store disk and features.store_folder")
+    folder = expanded(features.store_folder, "features.store_folder")
+    if folder.exists():
+        from boresight.features.cache_audit import clear
+
+        clear(folder)
 
 
 def _evaluate(args: argparse.Namespace, rest: list[str]) -> Result:
@@ -196,6 +253,10 @@ def _predict(args: argparse.Namespace, rest: list[str]) -> Result:
     kind = read_settings(run.config).detector
     if args.queries is not None and kind == "point":
         raise UserError(f"--queries: {run.root} is a run of `point`, which finds points and takes no queries")
+    if kind == "refine":
+        raise UserError(f"{run.root}: a run of `refine` finds nothing itself: predict RUN IMAGES --refine {run.root}")
+    if args.refine is not None and kind == "point":
+        raise UserError(f"--refine: {run.root} is a run of `point`, whose points have no boxes to tighten")
     overlays = Path(args.overlays) if args.overlays else None
     common: dict[str, Any] = {"threshold": args.threshold, "overlays": overlays, "which": args.checkpoint}
     if kind == "point":
@@ -205,9 +266,41 @@ def _predict(args: argparse.Namespace, rest: list[str]) -> Result:
     from boresight.run.predict_boxes import predict_boxes, split_queries
 
     queries = split_queries(args.queries) if args.queries is not None else ()
+    refiner = RunFolder.existing(args.refine) if args.refine is not None else None
     return predict_boxes(
-        run, args.images, Path(args.out), queries=queries, window=args.window, quiet=args.quiet, **common
+        run,
+        args.images,
+        Path(args.out),
+        queries=queries,
+        window=args.window,
+        quiet=args.quiet,
+        refiner=refiner,
+        **common,
     )
+
+
+def _refine(args: argparse.Namespace, rest: list[str]) -> Result:
+    from boresight.run.record import RunFolder
+
+    if args.threshold is not None and not 0 <= args.threshold <= 1:
+        raise UserError(f"--threshold {args.threshold}: must be between 0 and 1")
+    if args.steps < 1:
+        raise UserError(f"--steps {args.steps}: must be 1 or more")
+    run = RunFolder.existing(args.refiner) if args.refiner is not None else None
+    from boresight.report.sloppy import refine_annotations
+
+    result = refine_annotations(
+        Path(args.annotations),
+        Path(args.images),
+        Path(args.out),
+        run=run,
+        steps=args.steps,
+        threshold=args.threshold,
+        quiet=args.quiet,
+    )
+    if not args.json:
+        print(f"{result['replaced']} of {result['boxes']} boxes replaced; {result['out']}; {result['report']}")
+    return result
 
 
 def _compare(args: argparse.Namespace, rest: list[str]) -> Result:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boresight.core.errors import UserError
 from boresight.core.types import Scene, View
-from boresight.features import feature_store
+from boresight.features.cache import FeatureCache
 from boresight.features.frozen import (
-    DiskStore,
     FrozenFeatures,
     MemoryStore,
-    image_key,
     resampled,
     resampled_batch,
 )
@@ -31,8 +29,8 @@ def stores(tmp_path):
     return (
         MemoryStore(100),
         MemoryStore(100, half=True),
-        DiskStore(tmp_path / "a"),
-        DiskStore(tmp_path / "b", half=True),
+        FeatureCache(tmp_path / "a"),
+        FeatureCache(tmp_path / "b", storage="fp16"),
     )
 
 
@@ -49,10 +47,10 @@ def test_the_second_pass_does_not_run_clip(tmp_path, tiny_clip, which):
     frozen = FrozenFeatures(clip, store, layers=(1,), batch=4)
     first = frozen(SCENES)
     assert clip.calls == 5
-    assert (store.hits, store.misses) == (0, 5)
+    assert (store.counters.hits, store.counters.misses) == (0, 5)
     second = frozen(SCENES)
     assert clip.calls == 5
-    assert (store.hits, store.misses) == (5, 5)
+    assert (store.counters.hits, store.counters.misses) == (5, 5)
     plain = clip.encode(IMAGES, layers=(1,))
     for i, (a, b) in enumerate(zip(first, second, strict=True)):
         assert same(a, b)  # what was just computed and what was kept are the same, to the last bit
@@ -96,6 +94,37 @@ def test_the_key_knows_settings_image_and_encoder(tiny_clip):
     assert FrozenFeatures(clip, store, **{**base, "layers": [1]}).key(IMAGES[0].clone()) in keys
 
 
+def test_the_store_is_told_what_the_key_stands_for(tmp_path, tiny_clip):
+    clip = tiny_clip("tok")
+    frozen = FrozenFeatures(clip, FeatureCache(tmp_path), layers=(1,))
+    about = json.loads((tmp_path / "items" / frozen.recipe / "recipe.json").read_text())
+    assert about["weights"] == clip.fingerprint
+    assert about["encoder"] == clip.name
+    assert about["layers"] == [1]
+
+
+def test_changing_one_weight_of_the_encoder_finds_nothing(tmp_path, tiny_clip):
+    store = FeatureCache(tmp_path)
+    FrozenFeatures(tiny_clip("tok"), store)(SCENES)
+    changed = tiny_clip("tok")
+    with torch.no_grad():
+        next(changed.model.parameters()).view(-1)[0] += 1e-3
+    changed.fingerprint = changed.measured_fingerprint()
+    before = store.counters.copy()
+    FrozenFeatures(changed, store)(SCENES)
+    done = store.counters.since(before)
+    assert (done.hits, done.misses) == (0, 5)
+
+
+def test_a_damaged_item_runs_clip_once_more(tmp_path, tiny_clip):
+    clip = tiny_clip("tok")
+    frozen = FrozenFeatures(clip, FeatureCache(tmp_path))
+    first = frozen(SCENES)
+    next(tmp_path.glob("items/*/*/*.safetensors")).write_bytes(b"x")
+    assert all(torch.allclose(a.aligned, b.aligned, atol=1e-5) for a, b in zip(first, frozen(SCENES), strict=True))
+    assert clip.calls == 6
+
+
 def test_an_item_that_does_not_stay_is_still_right(tiny_clip):
     clip = tiny_clip("tok")
     frozen = FrozenFeatures(clip, MemoryStore(0))
@@ -106,115 +135,6 @@ def test_an_item_that_does_not_stay_is_still_right(tiny_clip):
 def test_a_copied_detector_shares_the_store(tiny_clip):
     frozen = FrozenFeatures(tiny_clip("tok"), MemoryStore(1))
     assert copy.deepcopy(frozen) is frozen
-
-
-# --- keys of images --------------------------------------------------------------------------------------------------
-
-
-def test_an_image_is_its_bytes_shape_and_type():
-    image = IMAGES[0]
-    keys = {image_key(x) for x in (image, image.reshape(3, 128, 96), image.float(), IMAGES[1], image.view(torch.int8))}
-    assert len(keys) == 5
-    assert image_key(image.clone()) == image_key(image)
-    assert image_key(image.permute(1, 2, 0)) == image_key(image.permute(1, 2, 0).contiguous())
-
-
-def test_a_tensor_is_hashed_once_until_it_is_written_to(monkeypatch):
-    import hashlib
-
-    count, real = [], hashlib.blake2b
-    monkeypatch.setattr(hashlib, "blake2b", lambda *a, **k: count.append(1) or real(*a, **k))
-    image = torch.zeros(3, 4, 4)
-    first = image_key(image)
-    assert image_key(image) == first
-    assert len(count) == 1
-    image[0, 0, 0] = 1
-    assert image_key(image) != first
-    with torch.inference_mode():
-        unversioned = torch.zeros(3, 4, 4)
-    assert image_key(unversioned) == image_key(unversioned) == first
-
-
-# --- stores ----------------------------------------------------------------------------------------------------------
-
-
-def item(value, size=250):
-    return {"a": torch.full((size,), float(value)), "n": torch.tensor([value])}
-
-
-def test_memory_gives_up_the_least_recently_used():
-    store = MemoryStore(2 * (1000 + 8) / 1e6)  # two items
-    for key in ("x", "y", "x", "z"):
-        store.get(key, lambda: item(1))
-    assert [key in store for key in "xyz"] == [True, False, True]
-    assert store.held == 2 * 1008
-    assert (store.hits, store.misses) == (1, 3)
-    store.get("large", lambda: item(1, 1000))
-    assert "large" not in store
-    with pytest.raises(UserError, match="megabytes=-1"):
-        MemoryStore(-1)
-
-
-def test_half_keeps_what_does_not_fit_and_whole_numbers():
-    store = MemoryStore(1, half=True)
-    large = {"a": torch.tensor([1e5, 1.0]), "b": torch.tensor([1 / 3]), "n": torch.tensor([70000])}
-    for _ in range(2):
-        found = store.get("k", lambda: large)
-        assert torch.equal(found["a"], large["a"])
-        assert torch.equal(found["n"], large["n"])
-        assert found["b"].dtype == torch.float32
-        assert torch.equal(found["b"], large["b"].half().float())
-
-
-@pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "text", "no checksum"])
-def test_a_damaged_file_is_computed_again(tmp_path, damage):
-    store = DiskStore(tmp_path)
-    store.get("k", lambda: item(3))
-    (file,) = tmp_path.iterdir()
-    whole = file.read_bytes()
-    if damage == "no checksum":
-        from safetensors.torch import save_file
-
-        save_file(item(4), file)
-    else:
-        flipped = whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:]
-        file.write_bytes({"cut": whole[:-7], "empty": b"", "flipped": flipped, "text": b"hello" * 9}[damage])
-    assert "k" in store
-    found = store.get("k", lambda: item(5))
-    assert found["n"].item() == 5
-    assert DiskStore(tmp_path).get("k", lambda: item(6))["n"].item() == 5  # and it was written again
-    assert (store.hits, store.misses) == (0, 2)
-
-
-def test_a_damaged_item_runs_clip_once_more(tmp_path, tiny_clip):
-    clip = tiny_clip("tok")
-    frozen = FrozenFeatures(clip, DiskStore(tmp_path))
-    first = frozen(SCENES)
-    next(tmp_path.iterdir()).write_bytes(b"x")
-    assert all(torch.allclose(a.aligned, b.aligned, atol=1e-5) for a, b in zip(first, frozen(SCENES), strict=True))
-    assert clip.calls == 6
-
-
-def test_writing_that_breaks_off_leaves_nothing_behind(tmp_path, monkeypatch):
-    store = DiskStore(tmp_path)
-
-    def full(*args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(feature_store.os, "fsync", full)
-    with pytest.raises(UserError, match=r"cannot write features \(No space left on device\)"):
-        store.get("k", lambda: item(1))
-    assert list(tmp_path.iterdir()) == []
-    assert "k" not in store
-
-
-def test_keys_and_folders_are_checked(tmp_path):
-    for bad in ("", "../x", "a/b", ".hidden"):
-        with pytest.raises(ValueError, match="a key must be"):
-            DiskStore(tmp_path).get(bad, lambda: item(1))
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match="cannot be made"):
-        DiskStore(tmp_path / "file" / "folder")
 
 
 # --- resampling ------------------------------------------------------------------------------------------------------

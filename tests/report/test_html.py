@@ -176,7 +176,7 @@ def test_several_runs_share_frames_and_show_what_differs(tmp_path):
 
 
 def test_boxes_and_points_do_not_share_a_page(tmp_path, make_text):
-    with pytest.raises(UserError, match="words finds boxes and dim finds points"):
+    with pytest.raises(UserError, match="dim gives points and words boxes: give each kind a page of its own"):
         write_report([make_run(tmp_path / "dim"), make_text()], tmp_path / "r.html")
 
 

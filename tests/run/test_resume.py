@@ -27,7 +27,9 @@ from boresight.run.train import train
 
 def digits(run: RunFolder) -> list[dict]:
     """Everything in the metrics but times."""
-    return [{k: v for k, v in row.items() if not k.startswith("time_")} for row in read_parquet(run.metrics)]
+    return [
+        {k: v for k, v in row.items() if not k.startswith(("time_", "feature_"))} for row in read_parquet(run.metrics)
+    ]
 
 
 def assert_same(run: RunFolder, whole: RunFolder) -> None:

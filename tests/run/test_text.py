@@ -21,8 +21,8 @@ from boresight.core.errors import Stopped, UserError
 from boresight.core.types import Scene
 from boresight.detectors.gt_class import GtClass
 from boresight.detectors.text_query import TextQuery
+from boresight.features.cache import FeatureCache
 from boresight.features.clip import FrozenClip, Preprocess
-from boresight.features.frozen import DiskStore
 from boresight.features.rgb import SqueezePyramid
 from boresight.run import train as train_module
 from boresight.run.boxes import box_splits
@@ -56,7 +56,9 @@ def strict(path: Path):
 
 def digits(run: RunFolder) -> list[dict]:
     """Everything in the metrics but times."""
-    return [{k: v for k, v in row.items() if not k.startswith("time_")} for row in read_parquet(run.metrics)]
+    return [
+        {k: v for k, v in row.items() if not k.startswith(("time_", "feature_"))} for row in read_parquet(run.metrics)
+    ]
 
 
 # --- settings --------------------------------------------------------------------------------------------------------
@@ -258,7 +260,7 @@ def test_features_on_disk_need_a_folder(tiny_text, tmp_path):
         text_detector(tiny_text({"clip.store": "disk"}), CLASSES)
     kept = {"clip.store": "disk", "clip.store_folder": str(tmp_path / "kept")}
     detector = text_detector(tiny_text(kept), CLASSES)
-    assert isinstance(detector.maps.features.store, DiskStore)
+    assert isinstance(detector.maps.features.store, FeatureCache)
     assert (tmp_path / "kept").is_dir()
 
 

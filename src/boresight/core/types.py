@@ -105,6 +105,35 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
+class Proposals(_OnDevice):
+    """Coarse boxes of one image, from which a refiner starts.
+
+    Attributes:
+        boxes: ``[M, 4]`` float xyxy, pixel frame.
+        labels: ``[M]`` long classes, -1 where unknown.
+        scores: ``[M]`` float in [0, 1], of whatever found them.
+        matched: ``[M]`` long, the row of ``Scene.boxes`` that each stands for, -1 for none; None: unknown.
+        turns: ``[M]`` long in 0..7, the orientation in which a training view shows each (bit 0 mirrors x, bit 1 mirrors
+            y, bit 2 then transposes); None: upright.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    scores: Tensor
+    matched: Tensor | None = None
+    turns: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        _check("Proposals", "boxes", self.boxes, (None, 4))
+        for name in ("labels", "scores", "matched", "turns"):
+            if (value := getattr(self, name)) is not None:
+                _check("Proposals", name, value, (len(self.boxes),))
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
+@dataclass(frozen=True, slots=True)
 class Scene(_OnDevice):
     """One image and what is known about it.
 
@@ -120,6 +149,7 @@ class Scene(_OnDevice):
         exhaustive: ``[C]`` bool, the classes of which *every* object of this image is labelled; of the others an
             unlabelled one may be there, so that silence is not a negative. None: all classes.
         view: where the image was cut from, when it is a view of another scene.
+        proposals: coarse boxes to be refined, or None when there are none to start from.
         level, spread: brightness of the whole frame (see :func:`frame_brightness`). A crop keeps its frame's values,
             so that training on crops and inference on frames see the same normalised pixels.
     """
@@ -135,6 +165,7 @@ class Scene(_OnDevice):
     ignore: Tensor | None = None
     exhaustive: Tensor | None = None
     view: View | None = None
+    proposals: Proposals | None = None
 
     def __post_init__(self) -> None:
         _check("Scene", "image", self.image, (None, None, None))
@@ -174,7 +205,14 @@ class DenseOutput(_OnDevice):
         presence: ``[B, C]`` or None, how much the whole image speaks for each class, in [0, 1].
         sizes: ``(height, width)`` of each image before it was padded into the batch: nothing lies beyond. Empty: the
             map ends where the image ends.
-        coarser: outputs of further levels that are supervised as well, in order of growing stride.
+        start: ``[B, C, H, W, 4]`` xyxy or None, the boxes that a refiner started from.
+        start_quality: ``[B, C, H, W]`` or None, predicted localisation quality of ``start`` in [0, 1].
+        edges: ``[B, C, H, W, 4, K]`` or None, logits of where each edge lies, on K places of the ``window``.
+        window: ``[B, C, H, W, 4]`` xyxy or None, what a refiner looked at: place ``k`` lies ``(k + 0.5) / K`` across.
+        counts: of a refiner, how many coarse boxes each image has: cell ``(0, m, 0)`` is that of coarse box ``m``,
+            whatever lies beyond is padding, and ``stride`` is 0. Empty: cells lie on a grid over the image.
+        coarser: outputs of further levels that are supervised as well, in order of growing stride (of a refiner: of the
+            steps before the last, in their order).
     """
 
     logits: Tensor
@@ -186,14 +224,24 @@ class DenseOutput(_OnDevice):
     presence: Tensor | None = None
     sizes: tuple[tuple[int, int], ...] = ()
     coarser: tuple[DenseOutput, ...] = ()
+    start: Tensor | None = None
+    start_quality: Tensor | None = None
+    edges: Tensor | None = None
+    window: Tensor | None = None
+    counts: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         _check("DenseOutput", "logits", self.logits, (None,) * 4)
         shape = tuple(self.logits.shape)
         _check("DenseOutput", "boxes", self.boxes, (*shape, 4))
-        for name in ("quality", "cam", "objectness"):
+        for name in ("quality", "cam", "objectness", "start_quality"):
             if (value := getattr(self, name)) is not None:
                 _check("DenseOutput", name, value, shape)
+        for name in ("start", "window"):
+            if (value := getattr(self, name)) is not None:
+                _check("DenseOutput", name, value, (*shape, 4))
+        if self.edges is not None:
+            _check("DenseOutput", "edges", self.edges, (*shape, 4, None))
         if self.presence is not None:
             _check("DenseOutput", "presence", self.presence, shape[:2])
 
@@ -214,6 +262,9 @@ class DenseTargets(_OnDevice):
         normaliser: float scalar tensor, what sums over cells are divided by: the number of counted objects (with
             several processes, their mean over the processes).
         coarser: the targets of ``DenseOutput.coarser``.
+        iou: ``[B, C, H, W]`` float or None, the IoU that the emitted box reaches with its object (without one: with
+            whichever object it overlaps most).
+        start_iou: the same of ``DenseOutput.start``.
     """
 
     positive: Tensor
@@ -225,9 +276,14 @@ class DenseTargets(_OnDevice):
     counted: Tensor
     normaliser: Tensor
     coarser: tuple[DenseTargets, ...] = ()
+    iou: Tensor | None = None
+    start_iou: Tensor | None = None
 
     def __post_init__(self) -> None:
         _check("DenseTargets", "positive", self.positive, (None,) * 4)
+        for name in ("iou", "start_iou"):
+            if (value := getattr(self, name)) is not None:
+                _check("DenseTargets", name, value, tuple(self.positive.shape))
         for name in ("matched", "score", "ignore"):
             _check("DenseTargets", name, getattr(self, name), tuple(self.positive.shape))
         _check("DenseTargets", "objects", self.objects, (None, 4))

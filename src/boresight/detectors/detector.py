@@ -9,6 +9,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from boresight.core.types import DenseOutput, DenseTargets, Detections, Scene
+from boresight.features.feature_store import FeatureStore
 
 
 class Scenes(Protocol):
@@ -38,6 +39,11 @@ class Detector(nn.Module, ABC):
     def remarks(self) -> tuple[str, ...]:
         """What a person should know before the training starts, a sentence each, with its remedy."""
         return ()
+
+    @property
+    def store(self) -> FeatureStore | None:
+        """Where frozen features come from; the loop counts what is found there."""
+        return None
 
     def prepare(self, scenes: Scenes) -> None:
         """Look at training scenes before the first step, to set what is measured and not learned."""

@@ -21,6 +21,7 @@ from boresight.decode.boxes import BoxDecoder
 from boresight.decode.fusion import Fusion
 from boresight.detectors.detector import Detector, Scenes
 from boresight.detectors.frozen_maps import FrozenMaps
+from boresight.features.feature_store import FeatureStore
 from boresight.losses.boxes import box_loss, boxes_of_cells, cells_to_visit
 from boresight.losses.classification import CellLoss, bce
 from boresight.losses.reduce import divisor, reduce_cells
@@ -154,6 +155,11 @@ class TextQuery(Detector):
     def frozen(self) -> dict[str, str]:
         """Hash of the frozen encoder's weights."""
         return {"clip": self.maps.fingerprint}
+
+    @property
+    def store(self) -> FeatureStore:
+        """Of the frozen encoder's features."""
+        return self.maps.features.store
 
     @property
     def remarks(self) -> tuple[str, ...]:

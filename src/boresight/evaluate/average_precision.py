@@ -105,9 +105,34 @@ def ap_interval(
     The value equals that of :func:`~boresight.evaluate.detection.coco_figures`. In each replicate the mean is over the
     classes that it drew truth of. Both are None without truth.
     """
-    steps = class_steps(BoxSet.of(truth, found), iou, len(classes))
+    value, samples = _drawn(truth, found, classes, iou, replicates, seed)
+    return (value, percentile_interval(samples)) if np.isfinite(value) else (None, None)
+
+
+def ap_difference(
+    truth: Sequence[Scene],
+    before: Sequence[Detections],
+    after: Sequence[Detections],
+    classes: Sequence[str],
+    *,
+    iou: float = 0.5,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> tuple[float | None, Interval | None]:
+    """Return how much higher AP at one IoU is ``after`` than ``before``, and its 95 % interval over resampled images.
+
+    Every replicate judges both on the same images. Both are None without truth.
+    """
+    (one, low), (two, high) = (_drawn(truth, found, classes, iou, replicates, seed) for found in (before, after))
+    return (two - one, percentile_interval(high - low)) if np.isfinite(two - one) else (None, None)
+
+
+def _drawn(
+    truth: Sequence[Scene], found: Sequence[Detections], classes: Sequence[str], iou: float, replicates: int, seed: int
+) -> tuple[float, Floats]:
+    """AP at one IoU (NaN without truth), and that of every replicate."""
     if not truth:
-        return None, None
+        return float("nan"), np.zeros(0)
+    steps = class_steps(BoxSet.of(truth, found), iou, len(classes))
     value = float(mean_ap(steps, np.ones((1, len(truth))))[0])
-    interval = percentile_interval(mean_ap(steps, image_weights(len(truth), replicates, seed)))
-    return (value, interval) if np.isfinite(value) else (None, None)
+    return value, mean_ap(steps, image_weights(len(truth), replicates, seed))

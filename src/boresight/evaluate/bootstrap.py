@@ -117,23 +117,45 @@ def paired_f1_difference(
             and column ``n`` is the same image.
         replicates, seed, level: of the bootstrap.
 
-    Each replicate draws the images once for all seeds and both variants (every seed sees the same images: the two
-    factors are crossed, and both stay paired), then draws the seeds, and averages F1 over them (the pigeonhole
-    bootstrap, Owen 2007). With few seeds it understates their part by ``(S - 1) / S``; :func:`paired_difference` does
-    not. Raises ``ValueError`` when the shapes differ or hold no seed or no image, and when a seed's F1 is undefined.
+    See :func:`paired_ratio_difference`. Raises ``ValueError`` when the shapes differ or hold no seed or no image, and
+    when a seed's F1 is undefined.
     """
     counts = np.stack([np.asarray(x, np.float64) for x in (a, b)])
     if counts.ndim != 4 or counts.shape[-1] != 3 or 0 in counts.shape:
         raise ValueError(f"counts must have shape [seeds, images, 3], got {list(counts.shape[1:])}")
-    seeds, images = counts.shape[1:3]
-    weights = image_weights(images, replicates, seed).astype(np.float64)
-    top, bottom = 2 * counts[..., 0], 2 * counts[..., 0] + counts[..., 1] + counts[..., 2]
-    if not bottom.sum(axis=-1).all():
+    ratios = np.stack((2 * counts[..., 0], 2 * counts[..., 0] + counts[..., 1] + counts[..., 2]), axis=-1)
+    if not ratios[..., 1].sum(axis=-1).all():
         raise ValueError("F1 is undefined for a seed without any truth or detection")
+    return paired_ratio_difference(ratios[0], ratios[1], replicates=replicates, seed=seed, level=level)
+
+
+def paired_ratio_difference(
+    a: ArrayLike, b: ArrayLike, *, replicates: int = 1000, seed: int = 0, level: float = 0.95
+) -> PairedDifference:
+    """Return the difference of a ratio of sums over images, ``b - a``, with an interval over seeds *and* images.
+
+    Args:
+        a, b: ``[S, N, 2]`` numerator and denominator of seed and image (a sum over objects and their number, say); row
+            ``s`` of both was trained with the same seed and column ``n`` is the same image.
+        replicates, seed, level: of the bootstrap.
+
+    Each replicate draws the images once for all seeds and both variants (every seed sees the same images: the two
+    factors are crossed, and both stay paired), then draws the seeds, and averages the ratio over them (the pigeonhole
+    bootstrap, Owen 2007). With few seeds it understates their part by ``(S - 1) / S``; :func:`paired_difference` does
+    not. Raises ``ValueError`` when the shapes differ or hold no seed or no image, and when a ratio is undefined.
+    """
+    sums = np.stack([np.asarray(x, np.float64) for x in (a, b)])
+    if sums.ndim != 4 or sums.shape[-1] != 2 or 0 in sums.shape:
+        raise ValueError(f"sums must have shape [seeds, images, 2], got {list(sums.shape[1:])}")
+    seeds, images = sums.shape[1:3]
+    weights = image_weights(images, replicates, seed).astype(np.float64)
+    top, bottom = sums[..., 0], sums[..., 1]
+    if not bottom.sum(axis=-1).all():
+        raise ValueError("a ratio is undefined for a seed without anything to divide by")
     estimate = divide(top.sum(axis=-1), bottom.sum(axis=-1)).mean(axis=1)
-    f1 = divide(np.einsum("rn,vsn->rvs", weights, top), np.einsum("rn,vsn->rvs", weights, bottom))
+    ratio = divide(np.einsum("rn,vsn->rvs", weights, top), np.einsum("rn,vsn->rvs", weights, bottom))
     drawn = np.random.default_rng([seed, 1]).integers(seeds, size=(replicates, seeds))
-    gap = np.take_along_axis(f1[:, 1] - f1[:, 0], drawn, axis=1).mean(axis=1)
+    gap = np.take_along_axis(ratio[:, 1] - ratio[:, 0], drawn, axis=1).mean(axis=1)
     interval = percentile_interval(gap, level)
     low, high = interval or (None, None)
     return PairedDifference(float(estimate[1] - estimate[0]), low, high, seeds)

@@ -1,44 +1,170 @@
-"""Where frozen features are kept: in memory, or one file an item. Small on purpose."""
+"""Where frozen features are kept: what every store promises, and the one in memory."""
 
 from __future__ import annotations
 
-import os
-import zlib
 from collections import OrderedDict
-from collections.abc import Callable
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from time import perf_counter
+from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from boresight.core.errors import UserError
 
 Named = dict[str, Tensor]
-"""Tensors by name: the form of one item (:meth:`boresight.features.dense.DenseFeatures.tensors`)."""
+"""Tensors by name: the form of one item."""
+
+Compute = Callable[[list[str]], Sequence[Named]]
+"""Keys that a store does not have to their items, in the same order."""
+
+
+@dataclass
+class Counters:
+    """What a store has done so far.
+
+    Attributes:
+        hits: items found.
+        misses: items computed.
+        fetched: of the hits, those that came from the second level.
+        damaged: items that were not what was written; they were computed again.
+        evicted: items given up for others.
+        unwritten: items that were computed and could not be kept.
+        bytes_read, bytes_written: of items.
+        read_seconds, compute_seconds, write_seconds: spent.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    fetched: int = 0
+    damaged: int = 0
+    evicted: int = 0
+    unwritten: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+    read_seconds: float = 0.0
+    compute_seconds: float = 0.0
+    write_seconds: float = 0.0
+
+    @property
+    def hit_rate(self) -> float | None:
+        """Share of the items that were found; None before the first."""
+        asked = self.hits + self.misses
+        return self.hits / asked if asked else None
+
+    def copy(self) -> Counters:
+        """As they are now."""
+        return replace(self)
+
+    def since(self, earlier: Counters) -> Counters:
+        """What has been done since ``earlier``."""
+        return Counters(**{f.name: getattr(self, f.name) - getattr(earlier, f.name) for f in fields(self)})
+
+    def plus(self, other: Counters) -> Counters:
+        """Both together."""
+        return Counters(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
 
 
 class FeatureStore(Protocol):
     """Keeps items by key, on the CPU, and computes those it does not have.
 
-    Attributes:
-        hits, misses: how often :meth:`get` found an item, and how often it had to be computed.
+    A key is ``<recipe>-<image>``: a hash of all that makes features of an image, and one of the image.
     """
 
-    hits: int
-    misses: int
+    counters: Counters
 
     def __contains__(self, key: str) -> bool:
-        """Whether :meth:`get` is likely to find it (a file may still turn out to be damaged)."""
+        """Whether :meth:`get_many` is likely to find it (a file may still turn out to be damaged)."""
         ...
 
-    def get(self, key: str, compute: Callable[[], Named]) -> Named:
-        """The item; ``compute`` is called, and its result kept, only when the store has none that is whole.
+    def get_many(self, keys: Sequence[str], compute: Compute, *, batch: int = 1) -> list[Named]:
+        """The items, in the order of the keys.
 
-        The caller must not write into the tensors. They are the same whether they were just computed or kept.
+        ``compute`` is called, and its results kept, only for keys of which the store has no whole item: with at most
+        ``batch`` of them at a time, each once. The caller must not write into the tensors. They are the same whether
+        they were just computed or kept.
         """
         ...
+
+    def describe(self, recipe: str, about: Mapping[str, Any]) -> None:
+        """Say, for people, what the first part of keys stands for."""
+        ...
+
+    def close(self) -> None:
+        """Write what is pending. The store can still be used."""
+        ...
+
+
+def get(store: FeatureStore, key: str, compute: Callable[[], Named]) -> Named:
+    """One item."""
+    return store.get_many([key], lambda keys: [compute()])[0]
+
+
+def computed(keys: Sequence[str], compute: Compute, batch: int) -> list[tuple[str, Named]]:
+    """Items of keys, computed ``batch`` at a time. Raises ValueError where ``compute`` gives more or fewer items."""
+    found: list[tuple[str, Named]] = []
+    for start in range(0, len(keys), batch):
+        part = list(keys[start : start + batch])
+        items = compute(part)
+        if len(items) != len(part):
+            raise ValueError(f"{len(part)} items were to be computed, {len(items)} came back")
+        found += zip(part, items, strict=True)
+    return found
+
+
+class MemoryStore:
+    """Items in memory, the least recently used given up beyond a limit.
+
+    Args:
+        megabytes: the limit. An item larger than that is computed every time.
+        half: keep floats as float16: half the memory, about three decimal digits.
+    """
+
+    def __init__(self, megabytes: float, *, half: bool = False) -> None:
+        if megabytes < 0:
+            raise UserError(f"store.megabytes={megabytes}: must not be negative")
+        self.limit, self.half = megabytes * 1e6, half
+        self.counters = Counters()
+        self.held = 0
+        self._items: OrderedDict[str, Named] = OrderedDict()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._items
+
+    def get_many(self, keys: Sequence[str], compute: Compute, *, batch: int = 1) -> list[Named]:
+        """See :class:`FeatureStore`."""
+        found: dict[str, Named] = {}
+        for key in dict.fromkeys(keys):
+            if key in self._items:
+                self._items.move_to_end(key)
+                found[key] = _full(self._items[key])
+                self.counters.bytes_read += _bytes(self._items[key])
+        missing = [key for key in dict.fromkeys(keys) if key not in found]
+        self.counters.hits += len(found)
+        self.counters.misses += len(missing)
+        began = perf_counter()
+        for key, item in computed(missing, compute, batch):
+            found[key] = self._keep(key, item)
+        self.counters.compute_seconds += perf_counter() - began
+        return [found[key] for key in keys]
+
+    def _keep(self, key: str, item: Named) -> Named:
+        item = _on_cpu(item)
+        item = _halved(item) if self.half else item
+        self._items[key] = item
+        self.held += _bytes(item)
+        self.counters.bytes_written += _bytes(item)
+        while self.held > self.limit and self._items:
+            self.held -= _bytes(self._items.popitem(last=False)[1])
+            self.counters.evicted += 1
+        return _full(item)
+
+    def describe(self, recipe: str, about: Mapping[str, Any]) -> None:
+        """Nothing is written here."""
+
+    def close(self) -> None:
+        """Nothing is pending here."""
 
 
 def _halved(item: Named) -> Named:
@@ -59,122 +185,5 @@ def _full(item: Named) -> Named:
     return {name: value.float() if value.dtype == torch.float16 else value for name, value in item.items()}
 
 
-class MemoryStore:
-    """Items in memory, the least recently used given up beyond a limit.
-
-    Args:
-        megabytes: the limit. An item larger than that is computed every time.
-        half: keep floats as float16: half the memory, about three decimal digits.
-    """
-
-    def __init__(self, megabytes: float, *, half: bool = False) -> None:
-        if megabytes < 0:
-            raise UserError(f"store.megabytes={megabytes}: must not be negative")
-        self.limit, self.half = megabytes * 1e6, half
-        self.hits = self.misses = 0
-        self.held = 0
-        self._items: OrderedDict[str, Named] = OrderedDict()
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._items
-
-    def get(self, key: str, compute: Callable[[], Named]) -> Named:
-        """See :class:`FeatureStore`."""
-        if key in self._items:
-            self.hits += 1
-            self._items.move_to_end(key)
-            return _full(self._items[key])
-        self.misses += 1
-        item = _on_cpu(compute())
-        item = _halved(item) if self.half else item
-        self._items[key] = item
-        self.held += _bytes(item)
-        while self.held > self.limit and self._items:
-            self.held -= _bytes(self._items.popitem(last=False)[1])
-        return _full(item)
-
-
 def _bytes(item: Named) -> int:
     return sum(value.nbytes for value in item.values())
-
-
-class DiskStore:
-    """Items in a folder, one safetensors file a key with a checksum; several processes may share it.
-
-    A file is written beside its place and renamed, so that one is either whole or not there. One that is damaged all
-    the same (found by the checksum) is computed and written again.
-
-    Args:
-        folder: made when it is missing.
-        half: keep floats as float16.
-    """
-
-    def __init__(self, folder: str | Path, *, half: bool = False) -> None:
-        self.folder, self.half = Path(folder).expanduser(), half
-        self.hits = self.misses = 0
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"store.folder={folder}: cannot be made ({error.strerror})") from error
-
-    def _file(self, key: str) -> Path:
-        if not key or not all(c.isalnum() or c in "-_." for c in key) or key.startswith("."):
-            raise ValueError(f"a key must be letters, digits, '-', '_' and '.', got {key!r}")
-        return self.folder / f"{key}.safetensors"
-
-    def __contains__(self, key: str) -> bool:
-        return self._file(key).is_file()
-
-    def get(self, key: str, compute: Callable[[], Named]) -> Named:
-        """See :class:`FeatureStore`."""
-        file = self._file(key)
-        item = _read(file)
-        if item is not None:
-            self.hits += 1
-            return _full(item)
-        self.misses += 1
-        item = _on_cpu(compute())
-        item = _halved(item) if self.half else item
-        _write(file, item)
-        return _full(item)
-
-
-def _checksum(item: Named) -> str:
-    total = 0
-    for name in sorted(item):
-        total = zlib.crc32(name.encode(), total)
-        total = zlib.crc32(item[name].reshape(-1).view(torch.uint8).numpy().data, total)
-    return f"{total:08x}"
-
-
-def _read(file: Path) -> Named | None:
-    """The item in the file; None when there is none, or none that is whole."""
-    from safetensors import safe_open
-
-    if not file.is_file():
-        return None
-    try:
-        with safe_open(str(file), framework="pt") as held:
-            item = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118 (it is no mapping)
-            checksum = (held.metadata() or {}).get("crc32")
-    except (SafetensorError, OSError, ValueError):  # cut short, overwritten, or taken away just now
-        return None
-    return item if checksum == _checksum(item) else None
-
-
-def _write(file: Path, item: Named) -> None:
-    """Write under a name of this process, flush, and put in place in one step."""
-    from safetensors.torch import save
-
-    partial = file.with_suffix(f".{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as out:
-            out.write(save(item, metadata={"crc32": _checksum(item)}))
-            out.flush()
-            os.fsync(out.fileno())
-        partial.replace(file)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(
-            f"store.folder={file.parent}: cannot write features ({error.strerror}); free space or name another folder"
-        ) from error

@@ -123,15 +123,19 @@ class SqueezePyramid(nn.Module):
     def forward(self, image: Tensor) -> dict[int, Tensor]:
         """``[B, 3, H, W]`` to ``{level: [B, channels, H / 2^level, W / 2^level]}``."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            x = F.relu(self.features["0"](image))
-            found: dict[int, Tensor] = {}
-            for level, stage in STAGES.items():
-                x = _pooled(x, before=level % 2)
-                for i in stage:
-                    x = self.features[str(i)](x)
-                if level in self.top_down.channels:
-                    found[level] = x
-        return self.top_down(found)
+            found = self.stages(image)
+        return self.top_down({level: found[level] for level in self.top_down.channels})
+
+    def stages(self, image: Tensor) -> dict[int, Tensor]:
+        """What the backbone itself gives at levels 2, 3 and 4 (256, 512 and 512 channels)."""
+        x = F.relu(self.features["0"](image))
+        found: dict[int, Tensor] = {}
+        for level, stage in STAGES.items():
+            x = _pooled(x, before=level % 2)
+            for i in stage:
+                x = self.features[str(i)](x)
+            found[level] = x
+        return found
 
     def _load(self, file: str) -> None:
         weights = {k: v for k, v in read_weights(file).items() if k.startswith("features.")}

@@ -38,8 +38,13 @@ KNOWN = (
     Figure("classification_accuracy", "Named rightly", 3, True),
     Figure("presence_auc", "Presence AUC", 3, True, drawn=False),
     Figure("mean_iou", "Mean IoU", 3, True),
+    Figure("iou_after", "IoU after", 3, True),
+    Figure("iou_before", "IoU before", 3, True, drawn=False),
+    Figure("iou_all_replaced", "IoU, all replaced", 3, True),
+    Figure("improved_share", "Improved", 3, True, drawn=False),
+    Figure("harmed_share", "Harmed of > 0.8", 3, False),
 )
-MONITORS = {"f1": "F1", "ap50": "AP50", "mean_iou": "mean IoU"}
+MONITORS = {"f1": "F1", "ap50": "AP50", "mean_iou": "mean IoU", "iou_after": "IoU after"}
 TOO_WIDE = ("pd_at_1_false_alarms_per_frame",)
 """In ``comparison.json`` alone: the table has no room for them."""
 

@@ -6,7 +6,7 @@ it would have stood. Everything that a user may have named is escaped by the tem
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,13 @@ from boresight.report.box_page import box_page
 from boresight.report.figures import PALETTE
 from boresight.report.point_page import point_page
 from boresight.report.reading import read_run, run_names
+from boresight.report.refine_page import refine_page
 from boresight.report.tables import differing_settings
 from boresight.run.record import RunFolder, write_text
 
-BOXES = ("text", "localise")
+KINDS = {"text": "boxes", "localise": "boxes", "refine": "refined boxes"}
+"""What runs of a system are about; all others are about points."""
+PAGES: dict[str, Callable[..., str]] = {"boxes": box_page, "refined boxes": refine_page, "points": point_page}
 
 
 def write_report(
@@ -47,10 +50,10 @@ def write_report(
     if not runs:
         raise UserError("a report needs at least one run folder; `boresight train` makes one")
     data = [read_run(run, name, i) for i, (run, name) in enumerate(zip(runs, run_names(runs), strict=True))]
-    boxes = [d.detector in BOXES for d in data]
-    if len(set(boxes)) > 1:
-        one, other = data[boxes.index(True)], data[boxes.index(False)]
-        raise UserError(f"{one.name} finds boxes and {other.name} finds points: give each kind a page of its own")
+    kinds = [KINDS.get(d.detector, "points") for d in data]
+    if other := next((d for d, kind in zip(data, kinds, strict=True) if kind != kinds[0]), None):
+        about = KINDS.get(other.detector, "points")
+        raise UserError(f"{data[0].name} gives {kinds[0]} and {other.name} {about}: give each kind a page of its own")
     heading = {
         "title": title or " · ".join(d.name for d in data),
         "lead": [p.strip() for p in (lead or "").split("\n\n") if p.strip()],
@@ -59,5 +62,5 @@ def write_report(
         "run_key": [(d.name, f"s{d.colour % len(PALETTE)}") for d in data],
         "differing": differing_settings(data),
     }
-    write_text(out, (box_page if boxes[0] else point_page)(data, heading, table))
+    write_text(out, PAGES[kinds[0]](data, heading, table))
     return out

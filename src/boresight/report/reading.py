@@ -16,6 +16,7 @@ import yaml
 from boresight.core.errors import UserError
 from boresight.run.boxes import box_splits
 from boresight.run.config import DataSettings, PointSettings
+from boresight.run.config_refine import RefineSettings
 from boresight.run.config_text import BoxDataSettings, LocaliseSettings, TextSettings
 from boresight.run.frames import point_splits
 from boresight.run.parse import merged, nested, read_yaml, settings_from
@@ -23,7 +24,7 @@ from boresight.run.recipe import Frames, Splits
 from boresight.run.record import RunFolder, read_parquet
 from boresight.run.systems import settings_kind
 
-Settings = PointSettings | TextSettings | LocaliseSettings
+Settings = PointSettings | TextSettings | LocaliseSettings | RefineSettings
 AnyData = DataSettings | BoxDataSettings
 
 

@@ -12,7 +12,12 @@ from typing import Any
 import numpy as np
 
 from boresight.core.errors import UserError
-from boresight.evaluate.bootstrap import PairedDifference, paired_difference, paired_f1_difference
+from boresight.evaluate.bootstrap import (
+    PairedDifference,
+    paired_difference,
+    paired_f1_difference,
+    paired_ratio_difference,
+)
 from boresight.run.jobs import judged, run_jobs
 from boresight.run.parse import nested, read_yaml
 from boresight.run.recipes import recipe
@@ -112,19 +117,24 @@ def _spread(values: list[float | None]) -> dict[str, Any]:
 
 
 def _differences(reference: list[dict[str, Any]], variant: list[dict[str, Any]], keys: Sequence[str]) -> dict[str, Any]:
-    """Variant less reference, paired by seed (Student's t), and for F1 also by seed and image (bootstrap)."""
+    """Variant less reference, paired by seed (Student's t); F1 and mean IoU also by seed and image (bootstrap)."""
     out: dict[str, Any] = {}
     for key in keys:
         a, b = [r[key] for r in reference], [r[key] for r in variant]
         whole = None not in a and None not in b
         out[key] = _shown(paired_difference(a, b)) if whole else None
-    counts = [np.stack([_counts(r) for r in rows]) for rows in (reference, variant)]
-    out["f1_by_seed_and_image"] = _shown(paired_f1_difference(*counts))
+    if "tp" in reference[0]["per_image"]:
+        counts = [_per_image(rows, ("tp", "fp", "fn")) for rows in (reference, variant)]
+        out["f1_by_seed_and_image"] = _shown(paired_f1_difference(*counts))
+    else:
+        sums = [_per_image(rows, ("iou_after", "boxes")) for rows in (reference, variant)]
+        out["iou_after_by_seed_and_image"] = _shown(paired_ratio_difference(*sums))
     return out
 
 
-def _counts(result: dict[str, Any]) -> np.ndarray:
-    return np.stack([result["per_image"][k] for k in ("tp", "fp", "fn")], axis=-1)
+def _per_image(results: list[dict[str, Any]], names: Sequence[str]) -> np.ndarray:
+    """``[seeds, images, names]``: what the images add up to."""
+    return np.stack([np.stack([r["per_image"][k] for k in names], axis=-1) for r in results])
 
 
 def _shown(difference: PairedDifference) -> dict[str, Any]:

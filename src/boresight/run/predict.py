@@ -58,7 +58,9 @@ def load_trained(run: RunFolder, which: str = "last", *, expect: str | None = No
         raise UserError(f"{path}: {error}") from error
     settings: Any = settings_from(kind.settings, checkpoint.settings, origin=str(path))
     # the checkpoint holds every weight of the encoder: what it began from need not be on this machine
-    bare = replace(settings, encoder=replace(settings.encoder, weights=None, pretrained=False))
+    bare = settings
+    if hasattr(settings, "encoder"):
+        bare = replace(settings, encoder=replace(settings.encoder, weights=None, pretrained=False))
     detector = kind.build(bare, checkpoint.classes)
     check_frozen(detector, checkpoint, path)
     load_weights(detector, checkpoint, path=path, detector=checkpoint.detector)

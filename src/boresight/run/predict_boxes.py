@@ -20,6 +20,7 @@ from boresight.run.predict import load_trained
 from boresight.run.progress import Progress
 from boresight.run.record import RunFolder, write_atomic, write_text
 from boresight.run.results import box_results
+from boresight.run.tighten import Tightener
 from boresight.run.windows import detect_windows
 
 COLOURS = ((64, 224, 144), (255, 176, 32), (96, 176, 255), (255, 96, 144), (208, 144, 255), (240, 240, 96))
@@ -43,6 +44,7 @@ def predict_boxes(
     overlays: Path | None = None,
     which: str = "last",
     window: int = 1024,
+    refiner: RunFolder | None = None,
     quiet: bool = True,
 ) -> dict[str, Any]:
     """Find ``queries`` (the trained classes when there are none) in images.
@@ -61,6 +63,7 @@ def predict_boxes(
         overlays: a folder for pictures with boxes.
         which: the checkpoint.
         window: images larger than this are read in overlapping windows of that side, pixels.
+        refiner: a run of `refine` that tightens what was found, and scores it by how well it is thought to fit.
         quiet: no progress.
 
     Raises UserError for an image that training would refuse as well, and for a run that takes no queries.
@@ -74,6 +77,7 @@ def predict_boxes(
     asked = dict(zip(classes, query_texts(classes, trained.settings.data.queries), strict=True))
     detector.ask([asked.get(name, name) for name in names])  # a trained class by its name is asked as it was trained
     threshold = trained.checkpoint.threshold if threshold is None else threshold
+    tightener = Tightener.of(refiner) if refiner is not None else None
     found: list[Detections] = []
     geo: list[Path | None] = []
     drawn: list[Path] = []
@@ -82,7 +86,8 @@ def predict_boxes(
         for number, (frame, picture) in enumerate(zip(frames, pictures, strict=True), start=1):
             scene = Scene(read_rgb(frame.image), frame.name, number)
             every = detect_windows(detector, scene, window=window, overlap=min(256, window // 4))
-            found.append(every.select(every.scores >= threshold))
+            kept = every.select(every.scores >= threshold)
+            found.append(kept if tightener is None else tightener.detections(scene, kept, names))
             geo.append(write_places(frame.image, found[-1], names, out, f"{number}-{Path(frame.name).stem}"))
             if overlays is not None:
                 draw(overlays / picture, scene, found[-1], names)
@@ -90,6 +95,7 @@ def predict_boxes(
             bar.step(1)
     return {
         "images": len(frames),
+        **({"refined_by": str(refiner.root)} if refiner is not None else {}),
         "detections": sum(len(d) for d in found),
         "queries": list(names),
         "threshold": threshold,

@@ -36,6 +36,16 @@ _POSITIVE = [
     "clip.average",
     "clip.calibration_frames",
     "clip.store_mb",
+    "coarse.train_low",
+    "coarse.low",
+    "coarse.per_image",
+    "coarse.copies",
+    "coarse.val_copies",
+    "coarse.match_iou",
+    "data.sample_ratio",
+    "features.batch",
+    "head.steps",
+    "head.reach",
 ]
 _NOT_NEGATIVE = [
     "augment.crop",
@@ -73,8 +83,16 @@ _NOT_NEGATIVE = [
     "loss.giou",
     "loss.objectness",
     "loss.quality",
+    "data.max_images",
+    "features.size",
+    "features.window",
+    "features.store_mb",
+    "loss.iou",
+    "loss.edges",
+    "loss.decision",
+    "loss.unmatched",
 ]
-_MAY_BE_NULL = ("encoder.weights", "target.window", "clip.weights")
+_MAY_BE_NULL = ("encoder.weights", "target.window", "clip.weights", "features.weights")
 _SHARE = [
     "augment.positive_share",
     "augment.paste",
@@ -88,6 +106,16 @@ _SHARE = [
     "decode.map_weight",
     "decode.threshold",
     "decode.nms",
+    "coarse.train_low",
+    "coarse.train_high",
+    "coarse.low",
+    "coarse.high",
+    "coarse.real_share",
+    "coarse.min_score",
+    "coarse.match_iou",
+    "data.sample_ratio",
+    "decode.harm",
+    "decode.rescore",
 ]
 
 
@@ -108,9 +136,10 @@ def check_ranges(flat: Mapping[str, Any]) -> None:
         require(key, flat[key] >= 0, "0 or more")
     for key in set(_SHARE) & set(flat):
         require(key, 0 <= flat[key] <= 1, "between 0 and 1")
+    if "data.val_share" in flat:
+        require("data.val_share", flat["data.val_share"] < 1, "below 1: something must be left to train on")
     if "head.prior" in flat:
         require("head.prior", 0 < flat["head.prior"] < 1, "between 0 and 1, both excluded")
-        require("data.val_share", flat["data.val_share"] < 1, "below 1: something must be left to train on")
         gamma = flat["loss.focal_gamma"]
         require("loss.focal_gamma", gamma == 0 or gamma >= 1, "0, or 1 or more (between, gradients are not finite)")
         low, high = flat["augment.scale"]
@@ -119,6 +148,8 @@ def check_ranges(flat: Mapping[str, Any]) -> None:
         _check_point(flat, require)
     if "clip.layers" in flat:
         _check_text(flat, require)
+    if "coarse.low" in flat:
+        _check_refine(flat, require)
 
 
 def _check_point(flat: Mapping[str, Any], require: Callable[[str, bool, str], None]) -> None:
@@ -129,6 +160,17 @@ def _check_point(flat: Mapping[str, Any], require: Callable[[str, bool, str], No
         wanted = f"{len(flat['target.breaks']) + 1} numbers, one more than target.breaks"
         require("target.sigmas", len(flat["target.sigmas"]) == len(flat["target.breaks"]) + 1, wanted)
     require("target.sigmas", len(flat["target.sigmas"]) > 0 and min(flat["target.sigmas"]) > 0, "all above 0")
+
+
+def _check_refine(flat: Mapping[str, Any], require: Callable[[str, bool, str], None]) -> None:
+    require("coarse.train_high", flat["coarse.train_low"] <= flat["coarse.train_high"], "coarse.train_low or more")
+    require("coarse.high", flat["coarse.low"] <= flat["coarse.high"], "coarse.low or more")
+    require("head.grid", flat["head.grid"] >= 4 and flat["head.grid"] % 2 == 0, "even, 4 or more")
+    require("head.width", flat["head.width"] % 16 == 0, "a multiple of 16")
+    require("head.depth", flat["head.depth"] >= 1, "1 or more")
+    require("head.context", flat["head.context"] > 1, "above 1: an edge is seen from both sides")
+    levels = flat["features.levels"]
+    require("features.levels", len(set(levels)) == len(levels), "different numbers")
 
 
 def _check_text(flat: Mapping[str, Any], require: Callable[[str, bool, str], None]) -> None:

@@ -6,9 +6,10 @@ from boresight.core.errors import UserError, did_you_mean
 from boresight.run.localise import LOCALISE
 from boresight.run.point import POINT
 from boresight.run.recipe import Recipe
+from boresight.run.refine import REFINE
 from boresight.run.text import TEXT
 
-RECIPES = (POINT, TEXT, LOCALISE)
+RECIPES = (POINT, TEXT, LOCALISE, REFINE)
 
 
 def recipe(name: str) -> Recipe:

@@ -8,10 +8,16 @@ from typing import Any
 
 from boresight.core.errors import UserError, did_you_mean
 from boresight.run.config import PointSettings
+from boresight.run.config_refine import RefineSettings
 from boresight.run.config_text import LocaliseSettings, TextSettings
 from boresight.run.parse import read_yaml, settings_from
 
-SETTINGS: dict[str, type] = {"point": PointSettings, "text": TextSettings, "localise": LocaliseSettings}
+SETTINGS: dict[str, type] = {
+    "point": PointSettings,
+    "text": TextSettings,
+    "localise": LocaliseSettings,
+    "refine": RefineSettings,
+}
 
 
 def settings_kind(name: object, origin: str) -> type:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -12,10 +11,11 @@ from torch import nn
 from boresight.core.errors import UserError
 from boresight.detectors.frozen_maps import FrozenMaps, Similarity
 from boresight.features import clip_text
+from boresight.features.cache import FeatureCache
 from boresight.features.class_maps import similarity
 from boresight.features.clip_load import load_clip
 from boresight.features.clip_text import TextEncoder
-from boresight.features.frozen import DiskStore, FeatureStore, FrozenFeatures, MemoryStore
+from boresight.features.frozen import FeatureStore, FrozenFeatures, MemoryStore
 from boresight.features.pyramid import SmallPyramid, TimmPyramid
 from boresight.features.rgb import NormalisedRgb, SqueezePyramid
 from boresight.losses import classification
@@ -47,7 +47,7 @@ def frozen_maps(settings: ClipSettings, queries: Sequence[str]) -> FrozenMaps:
     if settings.store == "disk":
         if not settings.store_folder:
             raise UserError("`clip.store_folder` is empty: name the folder in which features are kept on disk")
-        store = DiskStore(Path(settings.store_folder))
+        store = FeatureCache(expanded(settings.store_folder, "clip.store_folder"), limit_mb=settings.store_mb)
     features = FrozenFeatures(
         clip,
         store,

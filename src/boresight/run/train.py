@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader
 from boresight.core.errors import Failure, Stopped
 from boresight.core.types import DenseTargets, Scene
 from boresight.detectors.detector import Detector
+from boresight.features.feature_store import Counters
 from boresight.run.checkpoint import Checkpoint, save_checkpoint
 from boresight.run.engine import open_accelerator
 from boresight.run.logbook import FLUSH_EVERY, Logbook, LoopState, target_numbers
@@ -144,12 +145,27 @@ class Trainer:
         row: dict[str, Any] = {"step": self.state.step + 1, "epoch": self._epoch(self.state.step)}
         row |= {"progress": self.detector.progress, "learning_rate": self.rate.get_last_lr()[0]}
         clock = dict.fromkeys(("data", "forward", "backward"), 0.0)
+        stored = self._stored()
         parts, norms = zip(*(self._pass(batches, clock) for _ in range(self.t.accumulate)), strict=True)
         self.rate.step()
         if self.ema is not None:
             self.ema.update_parameters(self.detector)
-        self.log.add(row, parts, {"gradient_norm": norms[-1]} | {f"time_{k}": v for k, v in clock.items()})
+        after = {"gradient_norm": norms[-1]} | {f"time_{k}": v for k, v in clock.items()}
+        self.log.add(row, parts, after | self._found(stored))
         self.state.step += 1
+
+    def _stored(self) -> Counters | None:
+        """What the feature store has done so far."""
+        return None if self.detector.store is None else self.detector.store.counters.copy()
+
+    def _found(self, before: Counters | None) -> dict[str, Any]:
+        """Columns of what the feature store did since ``before``: this process's items, bytes and seconds."""
+        if before is None or self.detector.store is None:
+            return {}
+        done = self.detector.store.counters.since(before)
+        seconds = done.read_seconds + done.compute_seconds + done.write_seconds
+        told = {"hits": done.hits, "misses": done.misses, "bytes": done.bytes_read + done.bytes_written}
+        return {f"feature_{k}": v for k, v in told.items()} | {"time_feature": seconds}
 
     def _pass(self, batches: Iterator[list[Scene]], clock: dict[str, float]) -> tuple[dict[str, Tensor], Tensor | None]:
         """One forward and backward pass: its numbers, and the gradient's norm when it is the step's last."""
@@ -272,6 +288,10 @@ class Trainer:
             "frozen": {"before": self.frozen, "after": now},
             "remarks": list(self.detector.remarks),
         }
+        if (store := self.detector.store) is not None:
+            store.close()
+            counted = vars(store.counters) | {"hit_rate": store.counters.hit_rate}
+            summary["features"] = {k: round(v, 3) if isinstance(v, float) else v for k, v in counted.items()}
         if self.main:
             write_json(self.run.done, summary)
         if self.t.trackers:

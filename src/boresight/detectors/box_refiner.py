@@ -1,0 +1,369 @@
+"""System C: coarse boxes and frozen features in, tighter boxes out.
+
+A refiner is a dense detector whose cells are coarse boxes: cell ``(0, m, 0)`` is that of coarse box ``m``. It emits
+there where the object lies, and how sure it is that this is better than the coarse box: with ``decode`` followed by
+:func:`settled` a box is replaced only where it is sure enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from boresight.core.relative import (
+    absolute,
+    enlarged,
+    ordered,
+    relative,
+    turned_boxes,
+    turned_maps,
+    upright_boxes,
+    upright_edges,
+)
+from boresight.core.types import DenseOutput, DenseTargets, Detections, Proposals, Scene
+from boresight.detectors.detector import Detector
+from boresight.features.encoder import FeatureMaps
+from boresight.features.feature_store import FeatureStore
+from boresight.features.roi import ImagePyramid, roi_grids
+from boresight.features.stored_maps import StoredMaps
+from boresight.heads.refiner import Look, ReferenceHead, RefineHead
+from boresight.losses.boxes import box_loss
+from boresight.losses.refine import decision_loss, edge_loss, quality_loss, shared_weight
+from boresight.targets.proposals import proposal_targets
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """All coarse boxes of a batch, one image after the other, and what can be seen of their images.
+
+    Attributes:
+        maps: frozen features of each image; empty: none are read.
+        images: of the batch.
+        boxes: ``[N, 4]`` coarse boxes.
+        labels: ``[N]`` their classes, -1 unknown.
+        turns: ``[N]`` the orientation in which each is shown.
+        counts: boxes of each image.
+        limits: ``[N, 4]`` the far corner of each box's image, twice.
+    """
+
+    maps: list[FeatureMaps]
+    images: ImagePyramid
+    boxes: Tensor
+    labels: Tensor
+    turns: Tensor
+    counts: tuple[int, ...]
+    limits: Tensor
+
+    @classmethod
+    def of(cls, scenes: Sequence[Scene], maps: list[FeatureMaps]) -> Sight:
+        """Raises ValueError for a scene without coarse boxes (None), or with boxes that are not finite."""
+        given = [_proposals(scene) for scene in scenes]
+        boxes = torch.cat([p.boxes.float() for p in given])
+        turns = [torch.zeros_like(p.labels) if p.turns is None else p.turns for p in given]
+        size = torch.tensor([(s.size[1], s.size[0]) * 2 for s in scenes], dtype=torch.float32)
+        counts = tuple(len(p) for p in given)
+        limits = size.repeat_interleave(torch.tensor(counts), dim=0).to(boxes.device)
+        images = ImagePyramid([s.image for s in scenes])
+        return cls(maps, images, boxes, torch.cat([p.labels for p in given]), torch.cat(turns), counts, limits)
+
+    def pooled(self, maps: Sequence[FeatureMaps], windows: Tensor, grid: int) -> list[Tensor]:
+        """Every level of maps of the images inside of the windows, each as its orientation shows it."""
+        if not maps:
+            return []
+        return [turned_maps(level, self.turns) for level in roi_grids(maps, windows.split(self.counts), grid)]
+
+    @torch.no_grad()
+    def patches(self, windows: Tensor, grid: int) -> Tensor:
+        """The pixels inside of the windows, each as its orientation shows it."""
+        return turned_maps(self.images.grids(windows.split(self.counts), grid), self.turns)
+
+
+def _proposals(scene: Scene) -> Proposals:
+    if scene.proposals is None:
+        raise ValueError(f"{scene.name} has no coarse boxes (None) to start from")
+    if not bool(scene.proposals.boxes.isfinite().all()):
+        raise ValueError(f"{scene.name}: a coarse box is not finite")
+    return scene.proposals
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One step of all boxes. ``[N, ...]`` as in :class:`DenseOutput`; qualities and decision are logits."""
+
+    start: Tensor
+    boxes: Tensor
+    decision: Tensor
+    start_quality: Tensor | None = None
+    quality: Tensor | None = None
+    edges: Tensor | None = None
+    window: Tensor | None = None
+
+
+class Refiner(Protocol):
+    """Moves boxes: a module."""
+
+    def __call__(self, sight: Sight) -> list[Move]:
+        """Every step in order; the last one's boxes are those that are emitted."""
+        ...
+
+
+class Looking(nn.Module):
+    """Looks at a box, moves it, looks again.
+
+    Args:
+        heads: one shared by all steps, or one a step.
+        steps: how often a box moves.
+        context: side of the window over that of the box.
+        least: smallest side of a window, pixels.
+        decide: what a box is replaced for: the learned ``confidence`` that it got better, or its ``gain`` in predicted
+            IoU, that of the refined box less that of the coarse one.
+
+    After the last step the box is looked at once more: how well it fits is judged by what is seen there, not by what
+    was hoped for.
+    """
+
+    def __init__(
+        self,
+        heads: Sequence[RefineHead],
+        *,
+        steps: int,
+        context: float,
+        least: float = 12.0,
+        decide: Literal["confidence", "gain"] = "confidence",
+    ) -> None:
+        super().__init__()
+        self.decide = decide
+        if len(heads) not in (1, steps):
+            raise ValueError(f"{steps} steps need one head, or {steps}; got {len(heads)}")
+        self.heads = nn.ModuleList(heads)
+        self.steps, self.context, self.least = steps, context, least
+
+    def forward(self, sight: Sight) -> list[Move]:
+        """See :class:`Refiner`."""
+        box, looks, moves = sight.boxes, [], []
+        maps = [_reduced(head, sight.maps) for head in self.heads]  # type: ignore[arg-type]
+        for step in range(self.steps + 1):
+            window = enlarged(box, self.context, self.least)
+            k = min(step, len(self.heads) - 1)
+            look = self._look(self.heads[k], sight, maps[k], box, window)  # type: ignore[arg-type]
+            looks.append(look)
+            if step < self.steps:
+                found = absolute(upright_boxes(look.boxes, sight.turns), window)
+                found = ordered(found.clamp(min=0).minimum(sight.limits))
+                edges = None if look.edges is None else upright_edges(look.edges, sight.turns)
+                moves.append(Move(box, found, found.new_zeros(len(found)), edges=edges, window=window))
+                box = found.detach()
+        decision = self._decision(looks[0], looks[-1], sight.boxes, box)
+        return [
+            replace(m, start_quality=looks[i].quality, quality=looks[i + 1].quality, decision=decision)
+            for i, m in enumerate(moves)
+        ]
+
+    def _decision(self, first: Look, last: Look, start: Tensor, found: Tensor) -> Tensor:
+        if self.decide == "gain":  # -1..1 as a share, as a logit
+            return ((1 + last.quality.sigmoid() - first.quality.sigmoid()) / 2).detach().logit(eps=1e-6)
+        head: RefineHead = self.heads[-1]  # type: ignore[assignment]
+        return head.decision(first, last, start, found)
+
+    def _look(self, head: RefineHead, sight: Sight, maps: Sequence[FeatureMaps], box: Tensor, window: Tensor) -> Look:
+        patch = sight.patches(window, 4 * head.grid) if head.pixels else None
+        side = box[:, 2:] - box[:, :2]
+        size = torch.where((sight.turns >> 2 & 1).bool()[:, None], side.flip(-1), side)
+        shares = turned_boxes(relative(box, window), sight.turns)
+        return head(sight.pooled(maps, window, head.grid), patch, shares, size, sight.labels)
+
+
+def _reduced(head: RefineHead, maps: Sequence[FeatureMaps]) -> list[FeatureMaps]:
+    """Maps with the channels that the head reads."""
+    few = head.trunk.reduced([m.levels for m in maps]) if maps else []
+    return [FeatureMaps(tuple(levels), m.extents) for levels, m in zip(few, maps, strict=True)]
+
+
+class Reference(nn.Module):
+    """The reference: one step, from the features inside of the box."""
+
+    def __init__(self, head: ReferenceHead) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, sight: Sight) -> list[Move]:
+        """See :class:`Refiner`."""
+        found = sight.boxes + self.head(sight.pooled(sight.maps, sight.boxes, self.head.grid))
+        found = ordered(found.clamp(min=0).minimum(sight.limits))
+        return [Move(sight.boxes, found, found.new_zeros(len(found)))]
+
+
+@dataclass(frozen=True)
+class RefineCriterion:
+    """How far the boxes are from their objects. Weights of the terms; 0 leaves a term out.
+
+    Attributes:
+        l1: distance of the edges, relative to the object.
+        iou: of 1 - GIoU.
+        edges: of the edges' distributions.
+        quality: of the predicted IoU of every box that was looked at.
+        decision: of which box is better.
+        unmatched: weight, in the quality's term, of a coarse box that stands for no object.
+    """
+
+    l1: float = 0.5
+    iou: float = 2.0
+    edges: float = 0.5
+    quality: float = 1.0
+    decision: float = 0.5
+    unmatched: float = 0.25
+
+    def __call__(self, output: DenseOutput, targets: DenseTargets) -> dict[str, Tensor]:
+        """Loss terms by name, each a scalar: the mean over objects of the mean over their coarse boxes and steps."""
+        steps = [*zip(output.coarser, targets.coarser, strict=True), (output, targets)]
+        terms: dict[str, list[Tensor]] = {}
+        for one, wanted in steps:
+            weight = shared_weight(wanted)
+            l1, iou = box_loss(one.boxes, wanted, per="objects")
+            terms.setdefault("l1", []).append(self.l1 * l1)
+            terms.setdefault("iou", []).append(self.iou * iou)
+            if one.edges is not None and self.edges:
+                terms.setdefault("edges", []).append(self.edges * edge_loss(one, wanted, weight))
+            if one.quality is not None and self.quality:
+                terms.setdefault("quality", []).append(self.quality * self._quality(one, wanted, weight))
+        mean = {name: torch.stack(values).mean() for name, values in terms.items()}
+        if output.quality is not None and self.decision:
+            mean["decision"] = self.decision * decision_loss(
+                output.logits, targets.score, shared_weight(targets), targets.normaliser
+            )
+        return mean
+
+    def _quality(self, output: DenseOutput, targets: DenseTargets, weight: Tensor) -> Tensor:
+        assert output.quality is not None
+        assert output.start_quality is not None
+        assert targets.iou is not None
+        assert targets.start_iou is not None
+        alone = (targets.matched < 0) & ~targets.ignore
+        weight = torch.where(alone, self.unmatched, weight)
+        both = ((output.quality, targets.iou), (output.start_quality, targets.start_iou))
+        return torch.stack([quality_loss(_logit(q), iou, weight, targets.normaliser) for q, iou in both]).mean()
+
+
+def _logit(share: Tensor) -> Tensor:
+    return share.float().logit(eps=1e-6)
+
+
+class BoxRefiner(Detector):
+    """Refines the coarse boxes of scenes (``Scene.proposals``).
+
+    Args:
+        features: frozen maps of scenes; None where the refiner reads pixels alone.
+        refiner: moves boxes.
+        criterion: the loss.
+        match_iou: IoU from which a coarse box stands for an object, where the scene does not say for which.
+    """
+
+    def __init__(
+        self, features: StoredMaps | None, refiner: Refiner, criterion: RefineCriterion, *, match_iou: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.features, self.refiner, self.criterion = features, refiner, criterion
+        self.match_iou = match_iou
+
+    @property
+    def frozen(self) -> dict[str, str]:
+        """Hash of all that decides the frozen features."""
+        return {} if self.features is None else {"features": self.features.encoder.measured_fingerprint()}
+
+    @property
+    def store(self) -> FeatureStore | None:
+        """Of the frozen encoder's features."""
+        return None if self.features is None else self.features.store
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Of the frozen encoder."""
+        return () if self.features is None else self.features.encoder.notes
+
+    def forward(self, scenes: Sequence[Scene]) -> DenseOutput:
+        """Scenes with coarse boxes to a box and a decision for each: ``[B, 1, M, 1, ...]``, M the most of an image."""
+        device = next(self.parameters()).device
+        maps: list[FeatureMaps] = []
+        if self.features is not None:
+            if self.features.encoder.device != device:
+                self.features.encoder.to(device)
+            maps = self.features(scenes)
+        sight = Sight.of(scenes, maps)
+        sizes = tuple(s.size for s in scenes)
+        return _dense(self.refiner(sight), sight.counts, sizes)
+
+    def assign(self, output: DenseOutput, scenes: Sequence[Scene]) -> DenseTargets:
+        """For which object each coarse box stands, how well its boxes fit, and whether the emitted one is better."""
+        return proposal_targets(output, scenes, self.match_iou)
+
+    def loss(self, output: DenseOutput, targets: DenseTargets) -> dict[str, Tensor]:
+        """Terms ``l1``, ``iou`` and, where the head gives them, ``edges``, ``quality`` and ``decision``."""
+        return self.criterion(output, targets)
+
+    def decode(self, output: DenseOutput) -> list[Detections]:
+        """The refined box of every coarse box, with the share of confidence that it is the better one; label 0."""
+        return [self._one(output, i, count) for i, count in enumerate(output.counts)]
+
+    def _one(self, output: DenseOutput, image: int, count: int) -> Detections:
+        score, order = output.logits[image, 0, :count, 0].sigmoid().sort(descending=True, stable=True)
+        return Detections(output.boxes[image, 0, order, 0], score, torch.zeros_like(order), order)
+
+
+def _dense(moves: Sequence[Move], counts: tuple[int, ...], sizes: tuple[tuple[int, int], ...]) -> DenseOutput:
+    """The steps as outputs, the last one in front."""
+    *before, last = (_step(move, counts, sizes) for move in moves)
+    return replace(last, coarser=tuple(before))
+
+
+def _step(move: Move, counts: tuple[int, ...], sizes: tuple[tuple[int, int], ...]) -> DenseOutput:
+    def spread(values: Tensor | None, fill: Tensor) -> Tensor | None:
+        """``[N, ...]`` to ``[B, 1, M, 1, ...]``, padded with ``fill``."""
+        if values is None:
+            return None
+        most = max(counts, default=0)
+        parts = [
+            torch.cat((part, fill.to(part).expand(most - len(part), *part.shape[1:]))) for part in values.split(counts)
+        ]
+        return torch.stack(parts)[:, None, :, None]
+
+    unit = torch.tensor([0.0, 0.0, 1.0, 1.0])
+    zero = torch.zeros(())
+    quality = None if move.quality is None else move.quality.sigmoid()
+    start_quality = None if move.start_quality is None else move.start_quality.sigmoid()
+    logits, boxes = spread(move.decision, zero), spread(move.boxes, unit)
+    assert logits is not None
+    assert boxes is not None
+    return DenseOutput(
+        logits=logits,
+        boxes=boxes,
+        stride=0.0,
+        quality=spread(quality, zero),
+        sizes=sizes,
+        start=spread(move.start, unit),
+        start_quality=spread(start_quality, zero),
+        edges=spread(move.edges, zero),
+        window=spread(move.window, unit),
+        counts=counts,
+    )
+
+
+def settled(proposals: Proposals, found: Detections, threshold: float) -> tuple[Tensor, Tensor]:
+    """The boxes that stand in the end: refined where the score reaches ``threshold``, coarse elsewhere.
+
+    Returns:
+        ``[M, 4]`` boxes and ``[M]`` bool, which were replaced, in the order of the coarse boxes.
+
+    A refined box without area never replaces one. Raises ValueError where ``found`` does not answer these boxes.
+    """
+    if len(found) != len(proposals):
+        raise ValueError(f"{len(proposals)} coarse boxes, {len(found)} answers: they must be of the same image")
+    boxes, replaced = proposals.boxes.float().clone(), torch.zeros(len(proposals), dtype=torch.bool)
+    solid = (found.boxes[:, 2:] > found.boxes[:, :2]).all(-1)
+    take = (found.scores >= threshold) & solid
+    boxes[found.cell[take]] = found.boxes[take].to(boxes)
+    replaced[found.cell[take].cpu()] = True
+    return boxes, replaced
