@@ -68,7 +68,10 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--clear-cache", action="store_true", help="refine: empty features.store_folder first")
 
     evaluate = verb("evaluate", _evaluate, "judge a run on a split, at the threshold frozen on its validation frames")
-    evaluate.epilog = "--data.KEY VALUE judges other frames, say --data.root DIR --data.test SPLIT"
+    evaluate.epilog = (
+        "--data.KEY VALUE judges other frames, say --data.root DIR --data.test SPLIT; of `refine` also --coarse.KEY "
+        "and --decode.KEY: --coarse.test_file FOUND.json judges what it makes of a detector's boxes"
+    )
     evaluate.add_argument("run_folder", metavar="RUN")
     evaluate.add_argument("--split", default="test", choices=["train", "val", "test"])
     evaluate.add_argument("--limit", type=int, help="judge the first N frames only")
@@ -86,6 +89,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--threshold", type=float, help="instead of the one chosen on validation")
     predict.add_argument("--refine", metavar="RUN2", help="tighten the boxes with that run of `refine`")
+    predict.add_argument(
+        "--refine-threshold", type=float, help="confidence from which RUN2 replaces a box; 0 replaces all"
+    )
     predict.add_argument("--overlays", metavar="DIR", help="also draw every frame with its detections")
     predict.add_argument("--checkpoint", default="last", choices=["last", "best"])
 
@@ -229,12 +235,22 @@ def _evaluate(args: argparse.Namespace, rest: list[str]) -> Result:
     config = Path(args.run_folder) / "config.yaml"
     # a misspelt option is told before a missing run
     kind = type(read_settings(config)) if config.is_file() else SETTINGS["point"]
-    data = overrides(kind, "data", rest, _options(args))
+    groups = ("data", "coarse", "decode") if kind is SETTINGS["refine"] else ("data",)
+    changed = overrides(kind, groups, rest, _options(args))
+    data = changed.pop("data", None)
     run = RunFolder.existing(args.run_folder)
     from boresight.run.evaluate import evaluate_run, last_line
     from boresight.run.recipes import recipe
 
-    figures = evaluate_run(run, split=args.split, limit=args.limit, which=args.checkpoint, data=data, quiet=args.quiet)
+    figures = evaluate_run(
+        run,
+        split=args.split,
+        limit=args.limit,
+        which=args.checkpoint,
+        data=data,
+        changed=changed or None,
+        quiet=args.quiet,
+    )
     if not args.json:
         print(recipe(read_settings(config).detector).summary(figures))
     return last_line(figures)
@@ -267,6 +283,10 @@ def _predict(args: argparse.Namespace, rest: list[str]) -> Result:
 
     queries = split_queries(args.queries) if args.queries is not None else ()
     refiner = RunFolder.existing(args.refine) if args.refine is not None else None
+    if args.refine_threshold is not None and not 0 <= args.refine_threshold <= 1:
+        raise UserError(f"--refine-threshold {args.refine_threshold}: must be between 0 and 1")
+    if args.refine_threshold is not None and refiner is None:
+        raise UserError("--refine-threshold: nothing is refined; name a run with --refine")
     return predict_boxes(
         run,
         args.images,
@@ -275,6 +295,7 @@ def _predict(args: argparse.Namespace, rest: list[str]) -> Result:
         window=args.window,
         quiet=args.quiet,
         refiner=refiner,
+        refine_threshold=args.refine_threshold,
         **common,
     )
 

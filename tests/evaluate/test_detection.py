@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from boresight.core.types import Detections, Scene
-from boresight.evaluate.average_precision import ap_interval, class_steps, mean_ap
+from boresight.evaluate.average_precision import ap_difference, ap_interval, class_steps, mean_ap
 from boresight.evaluate.box_set import BoxSet
 from boresight.evaluate.detection import (
     SUMMARY,
@@ -253,6 +253,23 @@ def test_the_interval_holds_the_figure_and_is_narrow_for_many_images():
     assert few is not None
     assert few[1] - few[0] > interval[1] - interval[0]
     assert ap_interval([scene([], [])], [detections([], [], [])], CLASSES) == (None, None)
+
+
+def test_the_difference_of_two_precisions_is_paired_by_image():
+    rng = np.random.default_rng(4)
+    truth, worse = random_case(rng, images=40, crowd=0.0)
+    better = [
+        detections(s.boxes.tolist(), [0.99] * len(s.boxes), s.labels.tolist()) if k % 2 else one
+        for k, (s, one) in enumerate(zip(truth, worse, strict=True))
+    ]
+    gain, interval = ap_difference(truth, worse, better, CLASSES, iou=0.75, replicates=200)
+    one, two = (coco_figures(truth, found, CLASSES).ap75 for found in (worse, better))
+    assert gain == pytest.approx(two - one, abs=1e-6)
+    assert interval[0] < gain < interval[1]
+    assert interval[0] > 0
+    same, nothing = ap_difference(truth, worse, worse, CLASSES, iou=0.75, replicates=50)
+    assert (same, nothing) == (0.0, (0.0, 0.0))
+    assert ap_difference([], [], [], CLASSES) == (None, None)
 
 
 # --- classification, base and novel ----------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from boresight.evaluate.bootstrap import (
     image_weights,
     paired_difference,
     paired_f1_difference,
+    paired_ratio_difference,
     percentile_interval,
     ratio_interval,
     wilson,
@@ -287,3 +288,25 @@ def test_paired_f1_difference_keeps_the_pairs():
         paired_f1_difference(a[..., :2], a[..., :2])
     with pytest.raises(ValueError, match="undefined"):
         paired_f1_difference(np.zeros((1, 2, 3)), np.zeros((1, 2, 3)))
+
+
+def test_paired_ratio_difference_keeps_the_pairs():
+    a = np.array([[[2.0, 4.0], [3.0, 4.0], [1.0, 4.0]]] * 2)  # means 0.5, 0.75, 0.25: 0.5 over all
+    b = a + np.array([1.0, 0.0])
+    same = paired_ratio_difference(a, a, replicates=100)
+    assert (same.estimate, same.low, same.high) == (0.0, 0.0, 0.0)
+    found = paired_ratio_difference(a, b, replicates=100)
+    assert found.estimate == pytest.approx(0.25)
+    assert (found.low, found.high) == (pytest.approx(0.25), pytest.approx(0.25))  # the same in every image
+    assert found.pairs == 2
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (1, 0, 2), (0, 2, 2), (1, 2, 3)])
+def test_paired_ratio_difference_refuses_other_shapes(shape):
+    with pytest.raises(ValueError, match="seeds, images, 2"):
+        paired_ratio_difference(np.ones(shape), np.ones(shape))
+
+
+def test_a_ratio_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="undefined"):
+        paired_ratio_difference(np.zeros((1, 2, 2)), np.ones((1, 2, 2)))

@@ -125,6 +125,14 @@ def test_a_damaged_item_runs_clip_once_more(tmp_path, tiny_clip):
     assert clip.calls == 6
 
 
+def test_a_training_in_half_precision_stores_no_other_features(tiny_clip):
+    clip = tiny_clip("tok")
+    plain = FrozenFeatures(clip, MemoryStore(100), layers=(1,))(SCENES[:2])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = FrozenFeatures(clip, MemoryStore(100), layers=(1,))(SCENES[:2])
+    assert all(same(a, b) for a, b in zip(plain, cast, strict=True))
+
+
 def test_an_item_that_does_not_stay_is_still_right(tiny_clip):
     clip = tiny_clip("tok")
     frozen = FrozenFeatures(clip, MemoryStore(0))

@@ -296,3 +296,144 @@ def test_a_broken_torchvision_is_named(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", broken)
     with pytest.raises(UserError, match="torchvision::nms does not exist"):
         load_sam("x")
+
+
+# --- published checkpoints, and what a fingerprint holds ---
+
+
+@pytest.fixture(scope="module")
+def more_folders(folders):
+    """Tiny checkpoints of SAM 2 as it is published (a video model) and of EdgeTAM."""
+    import transformers
+
+    image = sam2_config(transformers)
+    small = {"hidden_size": 32, "mlp_dim": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    mask = small | {"iou_head_hidden_dim": 16}
+    prompt = {"hidden_size": 32, "image_size": 64, "patch_size": 16, "mask_input_channels": 4}
+    video = transformers.Sam2VideoConfig(
+        vision_config=image.vision_config,
+        prompt_encoder_config=dict(prompt),
+        mask_decoder_config=dict(mask),
+        image_size=64,
+        memory_attention_hidden_size=32,
+        memory_attention_num_layers=1,
+        memory_attention_feed_forward_hidden_size=32,
+        memory_attention_rope_feat_sizes=[4, 4],
+        memory_encoder_hidden_size=32,
+        memory_encoder_output_channels=8,
+        mask_downsampler_embed_dim=32,
+        memory_fuser_embed_dim=32,
+        memory_fuser_num_layers=1,
+        memory_fuser_intermediate_dim=32,
+    )
+    backbone = {
+        "model_type": "timm_wrapper",
+        "architecture": "repvit_m1",
+        "num_classes": 0,
+        "num_labels": 2,
+        "model_args": {"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]},
+    }
+    vision = transformers.EdgeTamVisionConfig(
+        backbone_config=backbone, backbone_feature_sizes=[[16, 16], [8, 8], [4, 4]], fpn_hidden_size=32
+    )
+    edge = transformers.EdgeTamConfig(
+        vision_config=vision, prompt_encoder_config=dict(prompt), mask_decoder_config=dict(mask)
+    )
+    root = folders.parent / (folders.name + "_more")
+    for kind, model, config in (
+        ("sam2_video", transformers.Sam2VideoModel, video),
+        ("edgetam", transformers.EdgeTamModel, edge),
+    ):
+        torch.manual_seed(0)
+        made = model(config)
+        with torch.no_grad():
+            for weight in made.parameters():  # EdgeTAM's first values shrink every image to 1e-9 and less
+                if weight.ndim > 1:
+                    weight.copy_(torch.randn(weight.shape) * (0.5 / weight[0].numel()) ** 0.5)
+        made.save_pretrained(root / kind)
+    return root
+
+
+def test_sam2_as_it_is_published_is_read(more_folders):
+    """Its configuration calls it a video model; the image model in it gives the features."""
+    import transformers
+
+    from boresight.features.samhq import MEAN, STD
+
+    folder = more_folders / "sam2_video"
+    assert json.loads((folder / "config.json").read_text())["model_type"] == "sam2_video"
+    encoder = load_encoder(str(folder))
+    assert (encoder.about["kind"], encoder.channels) == ("sam2", (4, 8, 32))
+    (image,) = images((64, 64))
+    mean, std = (torch.tensor(v)[:, None, None] for v in (MEAN, STD))
+    config = transformers.AutoConfig.from_pretrained(folder)
+    model = transformers.Sam2Model.from_pretrained(folder, config=config).eval()
+    with torch.no_grad():
+        want = model.get_image_embeddings(((image / 255 - mean) / std)[None])
+    (have,) = encoder.encode([image])
+    for a, b in zip(have.levels, want, strict=True):
+        assert_close(a, b[0])
+
+
+def test_edgetam_gives_three_levels(more_folders):
+    encoder = load_encoder(f"sam:{more_folders / 'edgetam'}")
+    one, two = encoder.encode(images((64, 64), (30, 90)))
+    assert [tuple(level.shape) for level in one.levels] == [(4, 16, 16), (8, 8, 8), (32, 4, 4)]
+    assert encoder.strides == (4.0, 8.0, 16.0)
+    assert_close(two.extents, torch.tensor([[30.0, 90.0]] * 3))
+    for a, b in zip(one.levels, two.levels, strict=True):
+        assert float(a.std()) > 1e-2
+        assert float((a - b).abs().max()) > 0.1 * float(a.std())
+
+
+@pytest.mark.parametrize("kind", ["sam", "sam_hq", "sam2"])
+def test_autocast_around_it_changes_nothing(folders, kind):
+    """A training in bf16 asks for features inside autocast; they are kept under the same fingerprint."""
+    encoder = load_sam(str(folders / kind))
+    several = images((64, 64))
+    (plain,) = encoder.encode(several)
+    with torch.autocast("cpu", torch.bfloat16):
+        (within,) = encoder.encode(several)
+    assert all(torch.equal(a, b) for a, b in zip(plain.levels, within.levels, strict=True))
+
+
+@pytest.mark.parametrize(("key", "value"), [("layer_norm_eps", 1e-2), ("hidden_act", "relu")])
+def test_a_setting_that_no_weight_shows_is_another_recipe(folders, tmp_path, key, value):
+    def change(folder):
+        config = json.loads((folder / "config.json").read_text())
+        config["vision_config"][key] = value
+        (folder / "config.json").write_text(json.dumps(config))
+
+    plain, other = load_sam(str(folders / "sam")), load_sam(spoilt(folders, tmp_path, change))
+    assert plain.about["weights"] == other.about["weights"]
+    several = images((64, 64))
+    assert not torch.equal(plain.encode(several)[0].levels[0], other.encode(several)[0].levels[0])
+    assert plain.fingerprint != other.fingerprint
+
+
+def test_a_copy_of_a_folder_is_the_same_recipe(folders, tmp_path):
+    assert load_sam(spoilt(folders, tmp_path, lambda f: None)).fingerprint == load_sam(str(folders / "sam")).fingerprint
+
+
+@pytest.mark.parametrize("kind", ["sam", "sam_hq", "sam2"])
+def test_parts_that_no_feature_needs_are_not_kept(folders, kind):
+    names = {name.split(".")[0] for name, _ in load_sam(str(folders / kind)).module.named_parameters()}
+    assert names == (
+        {"vision_encoder", "mask_decoder", "no_memory_embedding"} if kind == "sam2" else {"vision_encoder"}
+    )
+
+
+def test_the_mask_decoder_is_not_in_the_fingerprint(folders, tmp_path):
+    def change(folder):
+        weights = load_file(folder / "model.safetensors")
+        weights["mask_decoder.iou_token.weight"] += 1
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    assert load_sam(spoilt(folders, tmp_path, change)).fingerprint == load_sam(str(folders / "sam")).fingerprint
+
+
+def test_fp16_is_computed_in_fp16(folders):
+    full, half = (load_sam(str(folders / "sam"), precision=p) for p in ("fp32", "fp16"))
+    a, b = (e.encode(images((64, 64)))[0].levels[0] for e in (full, half))
+    assert next(half.module.parameters()).dtype == torch.float16
+    assert 0 < float((a - b).abs().max()) < 0.03

@@ -180,6 +180,27 @@ def test_boxes_and_points_do_not_share_a_page(tmp_path, make_text):
         write_report([make_run(tmp_path / "dim"), make_text()], tmp_path / "r.html")
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ("refine", "point", "first gives refined boxes and second points"),
+        ("point", "refine", "first gives points and second refined boxes"),
+        ("text", "refine", "first gives boxes and second refined boxes"),
+        ("refine", "localise", "first gives refined boxes and second boxes"),
+    ],
+)
+def test_refined_boxes_have_a_page_of_their_own(tmp_path, first, second, said):
+    for name, kind in (("first", first), ("second", second)):
+        write_yaml(RunFolder(tmp_path / name).config, {"detector": kind})
+    runs = [RunFolder(tmp_path / name) for name in ("first", "second")]
+    with pytest.raises(UserError, match=f"{said}: give each kind a page of its own"):
+        write_report(runs, tmp_path / "r.html")
+    assert not (tmp_path / "r.html").exists()
+    assert "Moves, enlarged" in written(
+        [r for r, kind in zip(runs, (first, second), strict=True) if kind == "refine"], tmp_path / "r.html"
+    )
+
+
 def test_no_run_is_a_mistake(tmp_path):
     with pytest.raises(UserError, match="at least one run folder"):
         write_report([], tmp_path / "r.html")

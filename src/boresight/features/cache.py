@@ -12,48 +12,51 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
-import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any
 
+from torch import Tensor
+
 from boresight.core.errors import UserError
 from boresight.features.cache_disk import (
     item_file,
+    place_of,
     prepare,
     read_file,
+    recipe_of,
     relative_file,
     remove,
     write_file,
 )
 from boresight.features.cache_file import DamagedError, pack, unpack
-from boresight.features.cache_locks import Claims, Pause, Users, session_name
+from boresight.features.cache_locks import Claims, Pause
 from boresight.features.cache_remote import Remote
 from boresight.features.cache_room import Room
+from boresight.features.cache_session import Session
 from boresight.features.cache_storage import STORAGES, Storage, as_stored, restored
 from boresight.features.feature_store import Compute, Counters, Named, computed
-
-log = logging.getLogger("boresight.features")
 
 PATIENCE = 600.0
 """Seconds to wait for an item that another computes, before computing it as well."""
 RETRY = 60.0
 """Seconds after which a disk that could not be written to is tried again."""
-TALLY_EVERY = 30.0
 
 
 class FeatureCache:
-    """Items in a folder (a :class:`~boresight.features.feature_store.FeatureStore`).
+    """Items in a folder (a :class:`~boresight.features.feature_store.FeatureStore`). Threads may share one.
+
+    It can be pickled, and used after a fork: the other process opens the folder anew, with counters of its own.
 
     Args:
         folder: made when it is missing.
-        storage: how new items are kept: ``fp32`` (as computed), ``fp16``, ``bf16`` or ``int8``
-            (:func:`~boresight.features.cache_storage.as_stored`). Items of any storage are read.
+        storage: how items are kept: ``fp32`` (as computed), ``fp16``, ``bf16`` or ``int8``
+            (:func:`~boresight.features.cache_storage.as_stored`). Items that are kept otherwise are others: what is
+            read never depends on who has filled the folder.
         limit_mb: megabytes that all items may take; the least recently used are given up beyond, but none that is held
             or being read. 0: no limit.
         remote: an fsspec address (``s3://bucket/prefix``): items that are missing here are looked for there first.
@@ -62,7 +65,7 @@ class FeatureCache:
         patience: seconds to wait for an item that another process computes.
 
     Attributes:
-        counters: what this object has done.
+        counters: what this object has done in this process.
 
     Raises UserError for a folder that cannot be made or is of another version, and for an unknown storage.
     """
@@ -82,28 +85,30 @@ class FeatureCache:
             raise UserError(f"store.storage={storage}: use {', '.join(STORAGES)}")
         if limit_mb < 0:
             raise UserError(f"store.limit_mb={limit_mb}: must not be negative")
-        self.folder = Path(folder).expanduser()
+        self.folder = Path(folder).expanduser().absolute()
         self.storage, self.limit_mb, self.half, self.durable, self.patience = storage, limit_mb, half, durable, patience
         self.remote = Remote(remote) if remote else None
+        self._abouts: dict[str, bytes] = {}
         self._open()
 
     def _open(self) -> None:
-        self.counters, self._written = Counters(), Counters()
-        self._pause, self._told = Pause(RETRY), set[str]()
-        self._guard = threading.Lock()
-        self._process = os.getpid()
-        self.session = session_name()
         self.writable = prepare(self.folder)
-        self._claims = Claims(self.folder / "locks")
-        self._users = Users(self.folder / "users", self.session)
+        self._session = Session(self.folder, writable=self.writable)
+        self.counters: Counters = self._session.counters
+        self._say, self._guard = self._session.say, self._session.guard
+        self._claims, self._pause = Claims(self.folder / "locks"), Pause(RETRY)
         self._room = Room(self.folder, self.limit_mb * 1e6) if self.limit_mb else None
         self._busy: dict[str, int] = {}
         self._root = str(self.folder)
-        self._tallied = monotonic()
-        self._end = weakref.finalize(self, _end, self._users, self.folder, self.session, self.counters, self._told)
+        self._end = weakref.finalize(self, self._session.end)
+
+    @property
+    def session(self) -> str:
+        """The name of this process among the users of the folder."""
+        return self._session.name
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("folder", "storage", "limit_mb", "half", "durable", "patience", "remote")
+        names = ("folder", "storage", "limit_mb", "half", "durable", "patience", "remote", "_abouts")
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -111,142 +116,152 @@ class FeatureCache:
         self._open()
 
     def _after_fork(self) -> None:
-        """A forked process is another user with counters of its own."""
-        if os.getpid() != self._process:
+        if os.getpid() != self._session.process:
             self._end.detach()
             self._open()
 
     def __contains__(self, key: str) -> bool:
         """Whether there is a file for it."""
-        return item_file(self.folder, key).is_file()
+        return item_file(self.folder, place_of(key, self.storage)).is_file()
 
     def get_many(self, keys: Sequence[str], compute: Compute, *, batch: int = 1) -> list[Named]:
-        """See :class:`~boresight.features.feature_store.FeatureStore`."""
+        """See :class:`~boresight.features.feature_store.FeatureStore`.
+
+        Raises ValueError for features that are not finite: they are not kept.
+        """
         self._after_fork()
-        distinct = list(dict.fromkeys(keys))
-        with self._in_use(distinct):
-            found, missing = self._found(distinct)
-            waited = 0.0
-            while missing:
-                mine, locks = self._claims.claim(missing)
-                if not mine and waited >= self.patience:
-                    self._say(
-                        "patience", f"{self.folder}: waited {waited:.0f} s for another process: computing as well"
-                    )
-                    mine = missing
-                try:
-                    done, todo = self._found(mine, fetch=False) if mine else ({}, [])
-                    found |= done | self._made(todo, compute, batch)
-                finally:
-                    self._claims.release(locks)
-                missing = [key for key in missing if key not in found]
-                if missing:  # somebody else computes these: what is ours is done and unlocked
-                    began = monotonic()
-                    self._claims.wait(missing[0], max(0.0, self.patience - waited))
-                    waited += monotonic() - began
-        self._tally()
-        return [found[key] for key in keys]
+        places = {key: place_of(key, self.storage) for key in dict.fromkeys(keys)}
+        with self._in_use(places.values()):
+            found = self._found(places.values())
+            missing = {place: key for key, place in places.items() if place not in found}
+            if missing:
+                with self._held(missing if self._room is not None else ()):
+                    found |= self._filled(list(missing), lambda some: compute([missing[p] for p in some]), batch)
+        self._session.asked(len(places))
+        return [found[places[key]] for key in keys]
 
-    def _found(self, keys: Sequence[str], *, fetch: bool = True) -> tuple[dict[str, Named], list[str]]:
-        """The items that are there, or (``fetch``) at the second level, and the keys of those that are not."""
-        began, found = perf_counter(), {}
-        for key in keys:
-            item = self._read(key)
-            if item is None and fetch and self.remote is not None:
-                item = self._fetched(key)
-            if item is not None:
-                found[key] = item
-        with self._guard:
-            self.counters.hits += len(found)
-            self.counters.read_seconds += perf_counter() - began
-        return found, [key for key in keys if key not in found]
+    def _filled(self, left: list[str], compute: Compute, batch: int) -> dict[str, Named]:
+        """Items that were missing: computed here ``batch`` at a time, or by others meanwhile.
 
-    def _made(self, keys: Sequence[str], compute: Compute, batch: int) -> dict[str, Named]:
-        """Items computed and, where that is possible, kept."""
+        It waits for another only while it has no lock itself, so nobody ever waits in a circle.
+        """
         found: dict[str, Named] = {}
-        for start in range(0, len(keys), batch):
+        waited = 0.0
+        while left:
+            ahead, others = iter(left), list[str]()
+            while (claimed := self._claims.claim(ahead, batch, others))[0]:
+                try:
+                    found |= self._made_or_found(claimed[0], compute, batch)
+                finally:
+                    self._claims.release(claimed[1])
+            self._say_without_locks()
+            waited = waited if len(others) == len(left) else 0.0
+            left = others
+            if left and waited < self.patience:
+                began = monotonic()
+                self._claims.wait(left[0], self.patience - waited)
+                waited += monotonic() - began
+            elif left:
+                self._say("patience", f"{self.folder}: waited {waited:.0f} s for another process: computing as well")
+                return found | self._made_or_found(left, compute, batch)
+        return found
+
+    def _made_or_found(self, places: Sequence[str], compute: Compute, batch: int) -> dict[str, Named]:
+        """Items that another may have computed since they were missed, or that the second level has, and the rest."""
+        found = self._found(places, remote=True)
+        rest = [place for place in places if place not in found]
+        for start in range(0, len(rest), batch):
             began = perf_counter()
-            items = computed(keys[start : start + batch], compute, batch)
+            items = computed(rest[start : start + batch], compute, batch)
             ended = perf_counter()
-            found |= {key: self._keep(key, item) for key, item in items}
+            found |= {place: self._keep(place, item) for place, item in items}
             with self._guard:
                 self.counters.misses += len(items)
                 self.counters.compute_seconds += ended - began
                 self.counters.write_seconds += perf_counter() - ended
         return found
 
-    def _read(self, key: str) -> Named | None:
+    def _found(self, places: Iterable[str], *, remote: bool = False) -> dict[str, Named]:
+        """The items that are there."""
+        began, found = perf_counter(), {}
+        for place in places:
+            if (item := self._read(place, remote)) is not None:
+                found[place] = item
+        with self._guard:
+            self.counters.hits += len(found)
+            self.counters.read_seconds += perf_counter() - began
+        return found
+
+    def _read(self, place: str, remote: bool) -> Named | None:
         """The item, verified; None where there is none that is whole."""
-        file = f"{self._root}/{relative_file(key)}"
+        file = f"{self._root}/{relative_file(place)}"
         try:
             buffer = read_file(file)
         except FileNotFoundError:
-            return None
+            return self._fetched(place) if remote else None
         except OSError as error:
-            self._say(key, f"{file}: cannot be read ({error.strerror}): computed again")
+            self._say(place, f"{file}: cannot be read ({error.strerror}): computed again")
             return None
+        item = self._verified(place, buffer, file)
+        if item is None and self.writable:
+            remove(Path(file))
+        return item
+
+    def _verified(self, place: str, buffer: Tensor, source: str) -> Named | None:
+        """The item in these bytes; None, and a warning, where they are not what was written."""
         try:
-            item = unpack(key, buffer)
-        except DamagedError as error:
-            self._damaged(key, Path(file), error)
+            packed = unpack(place, buffer)
+            item = restored(packed.tensors, packed.notes, half=self.half)
+        except (DamagedError, ValueError, KeyError, TypeError, AttributeError) as error:
+            with self._guard:
+                self.counters.damaged += 1
+            self._say(source, f"{source}: damaged ({error}): computed again")
             return None
         with self._guard:
             self.counters.bytes_read += buffer.nbytes
-        return restored(item.tensors, item.notes, half=self.half)
+        return item
 
-    def _damaged(self, key: str, file: Path | str, error: DamagedError) -> None:
-        with self._guard:
-            self.counters.damaged += 1
-        self._say(key, f"{file}: damaged ({error}): computed again")
-        if isinstance(file, Path):
-            remove(file)
-
-    def _fetched(self, key: str) -> Named | None:
+    def _fetched(self, place: str) -> Named | None:
         """The item from the second level, kept here as well."""
-        if self.remote is None or (data := self.remote.read(relative_file(key), self._say)) is None:
+        if self.remote is None or (data := self.remote.read(relative_file(place), self._say)) is None:
             return None
-        try:
-            item = unpack(key, data)
-        except DamagedError as error:
-            self._damaged(key, f"{self.remote.address}/{relative_file(key)}", error)
-            return None
-        self._write(key, [data.numpy().data])
-        with self._guard:
-            self.counters.fetched += 1
-            self.counters.bytes_read += data.nbytes
-        return restored(item.tensors, item.notes, half=self.half)
+        item = self._verified(place, data, f"{self.remote.address}/{relative_file(place)}")
+        if item is not None:
+            self._write(place, [data.numpy().data])
+            with self._guard:
+                self.counters.fetched += 1
+        return item
 
-    def _keep(self, key: str, item: Named) -> Named:
+    def _keep(self, place: str, item: Named) -> Named:
         """Keep an item, and return it as it will be read."""
-        kept, notes = as_stored(key, item, self.storage)
-        self._write(key, pack(key, kept, notes))
+        kept, notes = as_stored(place, item, self.storage)
+        self._write(place, pack(place, kept, notes))
         return restored(kept, notes, half=self.half)
 
-    def _write(self, key: str, parts: Sequence[bytes | memoryview]) -> None:
+    def _write(self, place: str, parts: Sequence[bytes | memoryview]) -> None:
         size = sum(len(part) for part in parts)
-        if self._pause or not self.writable or not self._has_room(key, size):
-            with self._guard:
-                self.counters.unwritten += 1
-            return
-        file = item_file(self.folder, key)
-        try:
-            write_file(file, parts, self.session, durable=self.durable)
-        except OSError as error:
-            self._pause.begin()
-            with self._guard:
-                self.counters.unwritten += 1
-            self._say("write", f"{self.folder}: features cannot be kept ({error.strerror}); going on without")
-            return
+        written = False
+        if not self.writable:
+            self._say("write", f"{self.folder}: may not be written to: what is missing is computed every time")
+        elif not self._pause and self._takes_room(size):
+            try:
+                write_file(item_file(self.folder, place), parts, self._session.name, durable=self.durable)
+                written = True
+                self._write_about(place.rsplit("-", 1)[0])
+            except OSError as error:
+                self._pause.begin()
+                self._say("write", f"{self.folder}: features cannot be kept ({error.strerror}); going on without")
+            if self._room is not None:
+                self._room.settle(size, written=written)
         with self._guard:
-            self.counters.bytes_written += size
-        if self._room is not None:
-            self._room.added(size)
+            self.counters.bytes_written += size if written else 0
+            self.counters.unwritten += not written
 
-    def _has_room(self, key: str, size: int) -> bool:
+    def _takes_room(self, size: int) -> bool:
         """Whether there is room for an item; others are given up for it where that is possible."""
         if self._room is None:
             return True
-        fits, evicted = self._room.make(size, lambda: self._users.held() | set(self._busy))
+        fits, evicted = self._room.take(size, lambda: self._session.users.held() | set(self._busy))
         with self._guard:
             self.counters.evicted += evicted
         if not fits:
@@ -254,78 +269,65 @@ class FeatureCache:
         return fits
 
     @contextmanager
-    def _in_use(self, keys: Sequence[str]) -> Iterator[None]:
+    def _in_use(self, places: Iterable[str]) -> Iterator[None]:
         """While it lasts, this object does not evict them."""
         if self._room is None:
             yield
             return
+        held = list(places)
         with self._guard:
-            for key in keys:
-                self._busy[key] = self._busy.get(key, 0) + 1
+            for place in held:
+                self._busy[place] = self._busy.get(place, 0) + 1
         try:
             yield
         finally:
             with self._guard:
-                for key in keys:
-                    self._busy[key] -= 1
-                    if not self._busy[key]:
-                        del self._busy[key]
+                for place in held:
+                    self._busy[place] -= 1
+                    if not self._busy[place]:
+                        del self._busy[place]
+
+    @contextmanager
+    def _held(self, places: Iterable[str]) -> Iterator[None]:
+        """While it lasts, no process evicts them, as far as that can be made known."""
+        held = list(places)
+        with ExitStack() as stack:
+            stack.enter_context(self._in_use(held))
+            if held and self.writable:
+                try:
+                    stack.enter_context(self._session.users.holding(held))
+                except OSError as error:
+                    self._say("hold", f"{self.folder}: cannot say what is in use ({error.strerror}); going on")
+            yield
 
     @contextmanager
     def hold(self, keys: Iterable[str]) -> Iterator[None]:
-        """While it lasts, no process evicts these items. In a folder that cannot be written to it does nothing."""
-        held = list(keys)
-        if self.writable:
-            self._users.add(held)
-        try:
+        """While it lasts, no process evicts these items. Nobody learns of it in a folder that cannot be written to."""
+        self._after_fork()
+        with self._held(place_of(key, self.storage) for key in keys):
             yield
-        finally:
-            if self.writable:
-                self._users.remove(held)
 
     def describe(self, recipe: str, about: Mapping[str, Any]) -> None:
-        """Write what a recipe stands for beside its items, once."""
-        file = self.folder / "items" / recipe / "recipe.json"
-        if not self.writable or file.is_file():
-            return
-        text = json.dumps(dict(about), sort_keys=True, indent=1).encode()
+        """Write what a recipe stands for beside its items."""
+        self._after_fork()
+        name = recipe_of(recipe, self.storage)
+        self._abouts[name] = json.dumps(dict(about), sort_keys=True, indent=1).encode()
         try:
-            write_file(file, [text], self.session)
+            if self.writable:
+                self._write_about(name)
         except OSError as error:
-            self._say("describe", f"{file}: cannot be written ({error.strerror}); going on without")
+            self._say("write", f"{self.folder}: features cannot be kept ({error.strerror}); going on without")
+
+    def _write_about(self, recipe: str) -> None:
+        file = self.folder / "items" / recipe / "recipe.json"
+        if recipe in self._abouts and not file.is_file():
+            write_file(file, [self._abouts[recipe]], self._session.name)
 
     def close(self) -> None:
-        """Write the counters, and hold nothing any more."""
-        self._tally(now=True)
-        self._users.close()
+        """Write what was done, and hold nothing any more. The store can still be used."""
+        self._session.end()
 
-    def _tally(self, *, now: bool = False) -> None:
-        if self.writable and (now or monotonic() - self._tallied > TALLY_EVERY):
-            self._tallied = monotonic()
-            _write_counters(self.folder, self.session, self.counters, self._told)
-
-    def _say(self, what: str, words: str) -> None:
-        """A warning, once for each ``what``."""
-        with self._guard:
-            known = what in self._told
-            self._told.add(what)
-        if not known:
-            log.warning("%s", words)
-
-
-def _end(users: Users, folder: Path, session: str, counters: Counters, told: set[str]) -> None:
-    """At the end of the object or of the process: what it did is counted, what it held is free."""
-    if users.process == os.getpid():
-        users.close()
-        if counters != Counters():
-            _write_counters(folder, session, counters, told)
-
-
-def _write_counters(folder: Path, session: str, counters: Counters, told: set[str]) -> None:
-    """Write what a session did into ``stats``; a warning, once, where that cannot be done."""
-    try:
-        write_file(folder / "stats" / f"{session}.json", [json.dumps(vars(counters)).encode()], session)
-    except OSError as error:
-        if "counters" not in told:
-            told.add("counters")
-            log.warning("%s: counters cannot be written (%s)", folder, error.strerror)
+    def _say_without_locks(self) -> None:
+        if self.writable and self._claims.useless is not None:
+            reason = self._claims.useless
+            self._say("locks", f"{self.folder}: no locks ({reason}): items may be computed more than once; going on")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -10,18 +12,17 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from boresight.core.errors import UserError
-from boresight.features.cache_disk import check_format, read_file, remove, write_file
+from boresight.features.cache_disk import check_format, read_file, remove
 from boresight.features.cache_file import DamagedError, Item, unpack
 from boresight.features.cache_locks import Users, session_name
 from boresight.features.cache_remembered import join_remembered
 from boresight.features.cache_room import StoredFile, stored_files
+from boresight.features.cache_tally import merge, total
 from boresight.features.feature_store import Counters
 
 OLD_PARTIAL = 3600.0
-"""Seconds after which a file that was never finished is taken for that of a dead process."""
+"""Seconds after which a file that was never finished is taken for that of a dead process on another machine."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,9 @@ def info(folder: Path) -> StoreInfo:
     for file in stored_files(folder):
         groups[file.key.rpartition("-")[0]].append(file)
     recipes = tuple(_use(folder, recipe, files) for recipe, files in sorted(groups.items()))
-    total = Counters()
-    for session in _sessions(folder):
-        total = total.plus(_counters(session))
     unfinished = sum(1 for _ in _partials(folder))
     return StoreInfo(
-        str(folder), sum(r.items for r in recipes), sum(r.bytes for r in recipes), recipes, total, unfinished
+        str(folder), sum(r.items for r in recipes), sum(r.bytes for r in recipes), recipes, total(folder), unfinished
     )
 
 
@@ -101,7 +99,7 @@ def _one(files: list[StoredFile]) -> Item:
     """The first item that is whole, with nothing in it where there is none."""
     for file in files[:5]:
         try:
-            return unpack(file.key, read_file(file.file))
+            return unpack(file.key, read_file(file.file, touch=False))
         except (DamagedError, OSError):  # `verify` is for that
             continue
     return Item({}, {})
@@ -132,7 +130,7 @@ def verify(folder: Path, *, take_away: bool = False) -> tuple[int, list[Damage]]
     for file in stored_files(folder):
         count += 1
         try:
-            unpack(file.key, read_file(file.file))
+            unpack(file.key, read_file(file.file, touch=False))
         except FileNotFoundError:  # evicted just now
             continue
         except (DamagedError, OSError) as error:
@@ -175,10 +173,10 @@ def prune(
     going = _going(files, held, limit_mb, older_than_days)
     for file in going:
         remove(file.file)
-    partials = [p for p in _partials(folder) if time.time() - p.stat().st_mtime > OLD_PARTIAL]
+    partials = [p for p in _partials(folder) if _is_left(p)]
     for partial in partials:
         remove(partial)
-    joined = _join_sessions(folder) + join_remembered(folder, session_name())
+    joined = merge(folder) + join_remembered(folder, session_name())
     return Pruned(len(going), sum(f.size for f in going), len(partials), joined)
 
 
@@ -225,33 +223,26 @@ def _partials(folder: Path) -> Iterator[Path]:
     yield from folder.glob(".*.tmp")
     for room in ("items", "stats", "remembered"):
         yield from (folder / room).rglob(".*.tmp")
+    yield from (folder / "users").glob("*.tmp")
 
 
-def _sessions(folder: Path) -> list[Path]:
-    return sorted((folder / "stats").glob("*.json"))
-
-
-def _counters(file: Path) -> Counters:
+def _is_left(partial: Path) -> bool:
+    """Whether nobody will finish a file: its process, on this machine, is dead; or it is an hour old."""
     try:
-        return Counters(**json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):  # gone just now, or of another version: it counts nothing
-        return Counters()
+        if time.time() - partial.stat().st_mtime > OLD_PARTIAL:
+            return True
+    except FileNotFoundError:  # finished just now
+        return False
+    _, here, rest = partial.name.partition(f"{socket.gethostname()}-")
+    process = rest.partition("-")[0]
+    return bool(here) and process.isdigit() and not _runs(int(process))
 
 
-def _join_sessions(folder: Path) -> int:
-    """Add up the counters of sessions that have ended into one file; how many were joined."""
-    day = time.time() - 86400
-    ended = [f for f in _sessions(folder) if f.stem != "total" and f.stat().st_mtime < day]
-    if not ended:
-        return 0
+def _runs(process: int) -> bool:
     try:
-        with FileLock(folder / "locks" / "stats").acquire(blocking=False):
-            total = _counters(folder / "stats" / "total.json")
-            for file in ended:
-                total = total.plus(_counters(file))
-            write_file(folder / "stats" / "total.json", [json.dumps(vars(total)).encode()], session_name())
-            for file in ended:
-                remove(file)
-    except Timeout:
-        return 0
-    return len(ended)
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it runs, and is somebody else's
+        return True
+    return True

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import re
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,10 +18,15 @@ from torch import Tensor
 from boresight.core.errors import UserError
 from boresight.features.cache_file import FORMAT
 from boresight.features.cache_locks import session_name
+from boresight.features.cache_storage import Storage
 
 log = logging.getLogger("boresight.features")
 
 KEY = re.compile(r"([0-9a-f]{16,64})-([0-9a-f]{32})")
+"""What callers give: a recipe and an image."""
+RECIPE = re.compile(r"([0-9a-f]{16,64})(?:\.(fp16|bf16|int8))?")
+PLACE = re.compile(rf"({RECIPE.pattern})-([0-9a-f]{{32}})")
+"""What names an item in the store: the recipe says how it is kept, unless that is as it was computed."""
 
 
 def prepare(folder: Path) -> bool:
@@ -39,20 +46,21 @@ def prepare(folder: Path) -> bool:
     except OSError as error:
         raise UserError(f"store.folder={folder}: cannot be made ({error.strerror}): name another folder") from error
     check_format(folder)
-    return os.access(folder, os.W_OK) and _can_write(folder)
+    return _can_write(folder)
 
 
-ROOMS = ("format.json", "items", "locks", "users", "stats", "remembered", "evict.lock")
+ROOMS = ("format.json", "items", "locks", "users", "stats", "remembered")
 """What lies in a store."""
 
 
 def _can_write(folder: Path) -> bool:
+    """False only where it will never be possible: a disk that is full may have room later."""
     probe = folder / f".{session_name()}.tmp"
     try:
         probe.touch()
         probe.unlink()
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM)
     return True
 
 
@@ -67,22 +75,34 @@ def check_format(folder: Path) -> None:
         raise UserError(f"{folder}: a feature store of format {found!r}, this version reads {FORMAT!r}: name another")
 
 
-def relative_file(key: str) -> str:
-    """Where the item of a key lies in a store. Raises ValueError for what is no key."""
+def place_of(key: str, storage: Storage) -> str:
+    """The name of an item in the store. Raises ValueError for what is no key."""
     match = KEY.fullmatch(key)
     if match is None:
         raise ValueError(f"a key is <recipe>-<image>, 16 to 64 and 32 hex digits, got {key!r}")
-    recipe, image = match.groups()
+    return f"{recipe_of(match[1], storage)}-{match[2]}"
+
+
+def recipe_of(recipe: str, storage: Storage) -> str:
+    """The name of the folder of a recipe. Raises ValueError for what is no recipe."""
+    if not re.fullmatch(r"[0-9a-f]{16,64}", recipe):
+        raise ValueError(f"a recipe is 16 to 64 hex digits, got {recipe!r}")
+    return recipe if storage == "fp32" else f"{recipe}.{storage}"
+
+
+def relative_file(place: str) -> str:
+    """Where an item lies in a store."""
+    recipe, image = place.rsplit("-", 1)
     return f"items/{recipe}/{image[:2]}/{image}.safetensors"
 
 
-def item_file(folder: Path, key: str) -> Path:
-    """Where the item of a key lies."""
-    return folder / relative_file(key)
+def item_file(folder: Path, place: str) -> Path:
+    """Where an item lies."""
+    return folder / relative_file(place)
 
 
-def read_file(file: Path | str) -> Tensor:
-    """The bytes of a file, ``[n]`` uint8, and a note of its use. Raises OSError."""
+def read_file(file: Path | str, *, touch: bool = True) -> Tensor:
+    """The bytes of a file, ``[n]`` uint8; ``touch`` notes it as used now. Raises OSError."""
     descriptor = os.open(file, os.O_RDONLY)
     try:
         buffer = torch.empty(os.fstat(descriptor).st_size, dtype=torch.uint8)
@@ -90,9 +110,10 @@ def read_file(file: Path | str) -> Tensor:
         while len(left):
             count = os.readv(descriptor, [left])
             if not count:
-                break  # shorter than it said: the checksum will tell
+                return buffer[: len(buffer) - len(left)]  # shorter than it said
             left = left[count:]
-        _touch(descriptor)
+        if touch:
+            _touch(descriptor)
         return buffer
     finally:
         os.close(descriptor)
@@ -101,7 +122,8 @@ def read_file(file: Path | str) -> Tensor:
 def _touch(descriptor: int) -> None:
     """Note that a file is used now."""
     try:
-        os.utime(descriptor)
+        now = time.time_ns()
+        os.utime(descriptor, ns=(now, now))  # the kernel's own clock may stand still for milliseconds
     except OSError:
         return  # a store that is read only is never evicted from
 
@@ -119,8 +141,8 @@ def write_file(file: Path, parts: Sequence[bytes | memoryview], session: str, *,
         finally:
             os.close(descriptor)
         partial.replace(file)
-    except OSError:
-        remove(partial)
+    except BaseException:
+        partial.unlink(missing_ok=True)
         raise
 
 

@@ -36,6 +36,7 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _START = b'{"__metadata__":{"xxh3_128":"'
 _HEX = 32
 _ALIGN = 64
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 class DamagedError(Exception):
@@ -100,7 +101,10 @@ def unpack(key: str, buffer: Tensor) -> Item:
     if not head.startswith(named, at + _HEX):
         raise DamagedError("it is the item of another key")
     places, notes = _layout(head[at + _HEX + len(named) :], len(buffer) - front)
-    tensors = {p.name: buffer[front + p.start : front + p.end].view(p.dtype).view(p.shape) for p in places}
+    try:
+        tensors = {p.name: buffer[front + p.start : front + p.end].view(p.dtype).view(p.shape) for p in places}
+    except (RuntimeError, OverflowError) as error:  # not aligned, or a shape that torch cannot have
+        raise DamagedError(f"its tensors cannot be laid out ({error})") from error
     return Item(tensors, notes)
 
 
@@ -139,7 +143,7 @@ def _layout(rest: bytes, size: int) -> tuple[tuple[_Place, ...], dict[str, str]]
         if notes["format"] != FORMAT:
             raise DamagedError(f"its format is {notes['format']!r}, not {FORMAT!r}")
         places = tuple(_place(name, about, size) for name, about in header.items())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:  # checksummed, and yet no header of ours
+    except _UNREADABLE as error:  # checksummed, and yet no header of ours
         raise DamagedError(f"its header cannot be understood ({error})") from error
     return places, {k: v for k, v in notes.items() if k not in ("format", "key")}
 

@@ -6,11 +6,13 @@ import json
 import os
 import secrets
 import socket
+import threading
 import time
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import xxhash
 from filelock import FileLock, Timeout
 
 STRIPES = 4096
@@ -23,6 +25,14 @@ POLL = 0.02
 def session_name() -> str:
     """A name that no other process on any machine has: host, process and a random part."""
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def lock_on(file: Path) -> FileLock:
+    """A lock, not taken yet. It is the kernel's or none: a lock file that outlives its owner would stay for ever.
+
+    Not thread-local: a lock that one thread took is none for another, because each makes its own object.
+    """
+    return FileLock(file, thread_local=False, fallback_to_soft=False)
 
 
 class Claims:
@@ -39,10 +49,11 @@ class Claims:
         self.folder = folder
         self.useless: str | None = None
 
-    def claim(self, keys: Sequence[str]) -> tuple[list[str], list[FileLock]]:
-        """The keys that nobody else is computing, and the locks on them, to be given to :meth:`release`.
+    def claim(self, keys: Iterator[str], most: int, others: list[str]) -> tuple[list[str], list[FileLock]]:
+        """Up to ``most`` keys that nobody else is computing, and the locks on them, for :meth:`release`.
 
-        Never waits, so that no two claims can wait for each other. Where locks cannot be had all keys are claimed.
+        ``keys`` is read as far as needed; keys that another has go to ``others``. Never waits, so that no two claims
+        can wait for each other. Where locks cannot be had, any keys are claimed.
         """
         mine: list[str] = []
         locks: dict[str, FileLock | None] = {}
@@ -52,17 +63,23 @@ class Claims:
                 locks[stripe] = self._try(stripe)
             if locks[stripe] is not None or self.useless is not None:
                 mine.append(key)
+            else:
+                others.append(key)
+            if len(mine) == most:
+                break
         return mine, [lock for lock in locks.values() if lock is not None]
 
-    def wait(self, key: str, seconds: float) -> bool:
-        """Wait until nobody is computing ``key``, or so many seconds have passed; False in that case."""
+    def wait(self, key: str, seconds: float) -> None:
+        """Wait until nobody is computing ``key``, or so many seconds have passed."""
         if self.useless is not None:
-            return True
+            return
         try:
-            with self._lock(self._stripe(key)).acquire(timeout=seconds, poll_interval=POLL):
-                return True
+            with lock_on(self.folder / self._stripe(key)).acquire(timeout=seconds, poll_interval=POLL):
+                return
         except Timeout:
-            return False
+            return
+        except OSError as error:  # the folder was taken away
+            self.useless = str(error)
 
     @staticmethod
     def release(locks: Iterable[FileLock]) -> None:
@@ -71,18 +88,14 @@ class Claims:
             lock.release()
 
     def _stripe(self, key: str) -> str:
-        return f"{xxhash.xxh3_64_intdigest(key.encode()) % STRIPES:03x}"
-
-    def _lock(self, stripe: str) -> FileLock:
-        # not thread-local: a lock that one thread took is none for another, and each claim makes its own object
-        return FileLock(self.folder / stripe, thread_local=False)
+        return f"{zlib.crc32(key.encode()) % STRIPES:03x}"
 
     def _try(self, stripe: str) -> FileLock | None:
         if self.useless is not None:
             return None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = self._lock(stripe)
+            lock = lock_on(self.folder / stripe)
             lock.acquire(blocking=False)
             return lock
         except Timeout:
@@ -93,7 +106,7 @@ class Claims:
 
 
 class Users:
-    """What living processes hold: a file of keys each, beside a lock that lives as long as its owner.
+    """What living processes hold: files of keys, beside a lock that lives as long as its owner.
 
     Args:
         folder: of the files.
@@ -101,75 +114,76 @@ class Users:
     """
 
     def __init__(self, folder: Path, session: str) -> None:
-        self.folder, self.session, self.process = folder, session, os.getpid()
+        self.folder, self.session = folder, session
         self._lock: FileLock | None = None
-        self._held: dict[str, int] = {}
+        self._guard = threading.Lock()
+        self._count = 0
 
-    def add(self, keys: Iterable[str]) -> None:
-        """Hold keys (once more) from now on."""
-        for key in keys:
-            self._held[key] = self._held.get(key, 0) + 1
-        self._write()
+    def sign(self) -> None:
+        """Show that this process lives, until :meth:`close`. Raises OSError where that cannot be shown."""
+        with self._guard:
+            if self._lock is None:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                lock = lock_on(self.folder / f"{self.session}.lock")
+                lock.acquire(timeout=10)
+                self._lock = lock
 
-    def remove(self, keys: Iterable[str]) -> None:
-        """Hold them once less."""
-        for key in keys:
-            self._held[key] -= 1
-            if not self._held[key]:
-                del self._held[key]
-        self._write()
+    @contextmanager
+    def holding(self, keys: Iterable[str]) -> Iterator[None]:
+        """While it lasts, :meth:`held` gives these keys to all. Raises OSError where that cannot be written."""
+        self.sign()
+        with self._guard:
+            self._count += 1
+            file = self.folder / f"{self.session}.{self._count}.keys"
+        partial, owner = file.with_suffix(".tmp"), os.getpid()
+        partial.write_text(json.dumps(list(keys)), encoding="utf-8")
+        partial.replace(file)
+        try:
+            yield
+        finally:
+            if os.getpid() == owner:  # not in a process that was forked off meanwhile
+                file.unlink(missing_ok=True)
 
     def held(self) -> set[str]:
         """The keys that any living process holds; files of dead ones are removed."""
-        found = set(self._held)
-        if not self.folder.is_dir():
-            return found
-        for file in self.folder.glob("*.json"):
-            if file.stem == self.session:
-                continue
+        found: set[str] = set()
+        living: dict[str, bool] = {}
+        for file in self.folder.glob("*.keys"):
+            session = file.name.rsplit(".", 2)[0]
+            if session not in living:
+                living[session] = session == self.session or alive(self.folder, session)
             try:
-                if _alive(file.with_suffix(".lock")):
-                    found |= set(json.loads(file.read_text(encoding="utf-8")))
-            except (FileNotFoundError, ValueError):  # gone just now, or never whole: its owner died in writing it
+                if living[session]:
+                    found.update(json.loads(file.read_text(encoding="utf-8")))
+                else:
+                    file.unlink()
+            except FileNotFoundError:  # given up just now
                 continue
         return found
 
     def close(self) -> None:
-        """Hold nothing any more."""
-        self._held.clear()
-        self._file.unlink(missing_ok=True)
-        if self._lock is not None:
-            self._lock.release()
-            Path(self._lock.lock_file).unlink(missing_ok=True)
-            self._lock = None
-
-    @property
-    def _file(self) -> Path:
-        return self.folder / f"{self.session}.json"
-
-    def _write(self) -> None:
-        if not self._held:
-            self._file.unlink(missing_ok=True)
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if self._lock is None:
-            self._lock = FileLock(self._file.with_suffix(".lock"), thread_local=False)
-            self._lock.acquire(timeout=10)
-        partial = self._file.with_suffix(".partial")
-        partial.write_text(json.dumps(sorted(self._held)), encoding="utf-8")
-        partial.replace(self._file)
+        """This process holds nothing any more."""
+        with self._guard:
+            lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.release()
+            Path(lock.lock_file).unlink(missing_ok=True)
 
 
-def _alive(file: Path) -> bool:
-    """Whether the owner of a lock lives. What a dead one left is removed."""
-    lock = FileLock(file, thread_local=False)
+def alive(users: Path, session: str) -> bool:
+    """Whether the process of that name has signed and lives. The lock of a dead one is removed."""
+    file = users / f"{session}.lock"
+    if not file.exists():
+        return False
+    lock = lock_on(file)
     try:
         lock.acquire(blocking=False)
     except Timeout:
         return True
+    except (OSError, NotImplementedError):  # no locks here: nobody can tell
+        return True
     lock.release()
-    for left in (file.with_suffix(".json"), file):
-        left.unlink(missing_ok=True)
+    file.unlink(missing_ok=True)
     return False
 
 

@@ -1,12 +1,13 @@
 """Hashes of image files that were read before, so that a fill that goes on neither decodes nor hashes them again.
 
-A file is known by its path, size, time of change and inode. What is remembered are lines of text, one file a session,
+A file is known by its path, size, times and inode. What is remembered are lines of text, one file a session,
 each line with a checksum of its own: a line that is torn or changed is as if it was never written.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -16,6 +17,8 @@ import xxhash
 from torch import Tensor
 
 from boresight.features.image_hash import image_key
+
+log = logging.getLogger("boresight.features")
 
 READER = "rgb-1"
 """Version of how image files are decoded; what was remembered of another is not used."""
@@ -37,6 +40,7 @@ class Remembered:
         self.folder, self.session, self.reader = folder / "remembered", session, reader
         self.known: dict[str, str] = {}
         self.read = 0
+        self._failed = False
         for file in sorted(self.folder.glob("*.txt")):
             self._load(file)
 
@@ -57,14 +61,20 @@ class Remembered:
 
     def _about(self, file: Path) -> str:
         found = file.stat()
-        return json.dumps([str(file.absolute()), found.st_size, found.st_mtime_ns, found.st_ino, self.reader])
+        times = (found.st_mtime_ns, found.st_ctime_ns)  # the second tells where the first was set back
+        return json.dumps([str(file.absolute()), found.st_size, *times, found.st_ino, self.reader])
 
     def _write(self, about: str, key: str) -> None:
         self.known[about] = key
         line = f"{key} {about}"
-        self.folder.mkdir(exist_ok=True)
-        with (self.folder / f"{self.session}.txt").open("a", encoding="utf-8") as out:
-            out.write(f"{_sum(line)} {line}\n")
+        try:
+            self.folder.mkdir(exist_ok=True)
+            with (self.folder / f"{self.session}.txt").open("a", encoding="utf-8") as out:
+                out.write(f"\n{_sum(line)} {line}\n")  # a line that was torn before spoils none after it
+        except OSError as error:
+            if not self._failed:
+                log.warning("%s: hashes of files cannot be kept (%s); going on without", self.folder, error.strerror)
+            self._failed = True
 
     def _load(self, file: Path) -> None:
         for line in file.read_text(encoding="utf-8", errors="replace").splitlines():

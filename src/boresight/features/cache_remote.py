@@ -9,6 +9,10 @@ import torch
 from torch import Tensor
 
 from boresight.core.errors import UserError
+from boresight.features.cache_locks import Pause
+
+RETRY = 60.0
+"""Seconds after which an address that could not be reached is tried again."""
 
 
 class Remote:
@@ -23,17 +27,18 @@ class Remote:
     def __init__(self, address: str) -> None:
         self.address = address.rstrip("/")
         self._opened: tuple[Any, str] | None = None
+        self._pause = Pause(RETRY)
         self._open()
 
     def __getstate__(self) -> dict[str, str]:
         return {"address": self.address}
 
     def __setstate__(self, state: dict[str, str]) -> None:
-        self.address, self._opened = state["address"], None
+        self.address, self._opened, self._pause = state["address"], None, Pause(RETRY)
 
     def _open(self) -> tuple[Any, str]:
         if self._opened is None:
-            import fsspec
+            import fsspec.core
 
             try:
                 self._opened = fsspec.core.url_to_fs(self.address)
@@ -43,13 +48,20 @@ class Remote:
         return self._opened
 
     def read(self, file: str, say: Callable[[str, str], None]) -> Tensor | None:
-        """The bytes of a file, ``[n]`` uint8; None where there is none, or (said once) where it cannot be reached."""
+        """The bytes of a file, ``[n]`` uint8; None where there is none, or (said once) where it cannot be reached.
+
+        After it could not be reached it is not asked for a while: nobody waits for the network item by item.
+        """
+        if self._pause:
+            return None
         system, base = self._open()
         try:
             data = bytearray(system.cat_file(f"{base}/{file}"))
         except FileNotFoundError:
             return None
-        except OSError as error:
-            say("remote", f"{self.address}: cannot be read ({error}); features are computed here")
+        except Exception as error:  # each driver has errors of its own, and none of them should end a training run
+            self._pause.begin()
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            say("remote", f"{self.address}: cannot be read ({reason}); features are computed here")
             return None
         return torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)

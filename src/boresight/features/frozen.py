@@ -102,13 +102,14 @@ class FrozenFeatures:
         return found
 
     def _encode(self, images: Sequence[Tensor]) -> list[Named]:
-        features = self.clip.encode(
-            torch.stack(list(images)),
-            method=self.method,
-            average=self.average,
-            size=self.size,
-            window=self.window,
-            overlap=self.overlap,
-            layers=self.layers,
-        )
+        with torch.autocast(self.clip.device.type, enabled=False):  # a training in bf16 would store other features
+            features = self.clip.encode(
+                torch.stack(list(images)),
+                method=self.method,
+                average=self.average,
+                size=self.size,
+                window=self.window,
+                overlap=self.overlap,
+                layers=self.layers,
+            )
         return [features[i].tensors() for i in range(len(images))]

@@ -14,7 +14,7 @@ from boresight.features.clip import FrozenClip
 from boresight.features.encoder import FeatureMaps, fingerprint_of, weights_hash
 from boresight.features.rgb import FIRES, STAGES, SqueezePyramid
 
-VERSION = 1
+VERSION = 2
 """Raised when the code here computes other features from the same weights."""
 
 
@@ -90,7 +90,9 @@ class FrozenModule:
                 part = same[start : start + self.batch]
                 pixels = torch.stack([images[i] for i in part]).to(self.device).float()
                 self.calls += len(part)
-                for i, maps in zip(part, self.maps(pixels), strict=True):
+                with torch.autocast(self.device.type, enabled=False):  # a training in bf16 would store other features
+                    found_here = self.maps(pixels)
+                for i, maps in zip(part, found_here, strict=True):
                     if not all(bool(level.isfinite().all()) for level in maps.levels):
                         raise ValueError(f"{self.name}: the features of image {i} are not finite")
                     found[i] = maps
@@ -269,12 +271,14 @@ class ClipEncoder(FrozenModule):
     ) -> None:
         if not layers:
             raise UserError("features.layers: empty; name blocks counted from the end, say 1")
+        import open_clip
+
         self.clip, self.layers, self.size, self.window = clip, tuple(sorted(layers)), size, window
         about = {"clip": clip.fingerprint, "layers": list(self.layers), "size": size, "window": window}
         super().__init__(
             clip.model.visual,
             name=clip.name,
-            about=about | {"version": VERSION},
+            about=about | {"open_clip": library_version(open_clip), "version": VERSION},
             channels=[clip.channels(self.layers)],
             strides=[float(clip.patch)],
             batch=batch,

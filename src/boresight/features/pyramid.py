@@ -135,8 +135,10 @@ class TimmPyramid(nn.Module):
         if weights is not None and not Path(weights).is_file():
             raise UserError(f"encoder.weights={weights}: no such file")
         try:
-            strides = timm.create_model(name, features_only=True, in_chans=inputs).feature_info.reduction()
-            levels = {r.bit_length() - 1: i for i, r in enumerate(strides)}
+            info = timm.create_model(name, features_only=True, in_chans=inputs).feature_info
+            strides = info.reduction()
+            found = zip(info.out_indices, strides, strict=True)  # some models do not count from 0
+            levels = {r.bit_length() - 1: i for i, r in found}
             wanted = sorted(k for k in levels if finest <= k <= coarsest)
             if not wanted:
                 raise UserError(f"encoder.name={name} has strides {strides}: none of 2^{finest}..2^{coarsest}")

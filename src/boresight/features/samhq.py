@@ -1,86 +1,63 @@
-"""Frozen SAM encoders through Hugging Face transformers: SAM, HQ-SAM (with its first early layer) and SAM 2.
+"""Frozen SAM encoders through Hugging Face transformers: SAM, HQ-SAM (with its first early layer), SAM 2 and EdgeTAM.
 
-Preprocessing is the models' own, done here in torch: the long side is brought to the model's size and the rest padded
-at the bottom and the right (SAM, HQ-SAM), or both sides are (SAM 2, which does not keep the shape). Cells that see
-padding alone are cut off; what each map covers of the image is kept beside it to the fraction of a pixel.
+How an image is laid into the square that they read is told in :mod:`boresight.features.sam_square`.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from boresight.core.errors import UserError
-from boresight.features.encoder import FeatureMaps
-from boresight.features.frozen_backbones import FrozenModule, library_version, split_maps
+from boresight.features.encoder import fingerprint_of
+from boresight.features.frozen_backbones import library_version
+from boresight.features.sam_square import DTYPES, MEAN, STD, Precision, SamGeometry, SquareEncoder
 
-VERSION = 1
+__all__ = ["KINDS", "MEAN", "STD", "SamEncoder", "SamGeometry", "check_torchvision", "load_sam", "sam_folder"]
+
+VERSION = 2
 """Raised when the code here computes other features from the same weights."""
 
-Kind = Literal["sam", "sam_hq", "sam2"]
-KINDS: dict[str, str] = {"sam": "SamModel", "sam_hq": "SamHQModel", "sam2": "Sam2Model"}
-"""``model_type`` of a configuration to the class in transformers."""
+Kind = Literal["sam", "sam_hq", "sam2", "edgetam"]
+KINDS: dict[str, str] = {"sam": "SamModel", "sam_hq": "SamHQModel", "sam2": "Sam2Model", "edgetam": "EdgeTamModel"}
+"""A kind of model to its class in transformers."""
 
-Precision = Literal["fp32", "fp16", "bf16"]
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_TYPES: dict[str, Kind] = {
+    "sam": "sam",
+    "sam_hq": "sam_hq",
+    "sam2": "sam2",
+    "sam2_video": "sam2",  # what the published checkpoints of SAM 2 say of themselves
+    "edgetam": "edgetam",
+    "edgetam_video": "edgetam",
+}
+"""``model_type`` of a configuration to the kind. A video model holds all weights of the one for images."""
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""ImageNet's, of pixels in [0, 1]: all three models were trained with them."""
+_UNUSED: dict[str, tuple[str, ...]] = {
+    "sam": ("prompt_encoder", "mask_decoder", "shared_image_embedding"),
+    "sam_hq": ("prompt_encoder", "mask_decoder", "shared_image_embedding"),
+    "sam2": ("prompt_encoder", "shared_image_embedding"),  # two convolutions of its mask decoder make fine levels
+    "edgetam": ("prompt_encoder", "shared_image_embedding"),
+}
+"""Parts of a model that do not touch its image features: neither kept in memory nor in the fingerprint."""
 
-
-@dataclass(frozen=True)
-class SamGeometry:
-    """Where the pixels of an image lie in the square that a model reads. Both frames count from the outer corner.
-
-    Attributes:
-        image: ``(height, width)`` of the image.
-        shown: ``(height, width)`` of the image in the square, whole pixels; the rest is padding.
-        side: of the square.
-    """
-
-    image: tuple[int, int]
-    shown: tuple[int, int]
-    side: int
-
-    @classmethod
-    def of(cls, height: int, width: int, side: int, *, keep_shape: bool) -> SamGeometry:
-        """The long side fills the square, or (``keep_shape`` False) both do."""
-        if not keep_shape:
-            return cls((height, width), (side, side), side)
-        scale = side / max(height, width)
-        return cls((height, width), (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))), side)
-
-    @property
-    def scales(self) -> tuple[float, float]:
-        """Square pixels an image pixel, down and across; they differ by the rounding of :attr:`shown`."""
-        return self.shown[0] / self.image[0], self.shown[1] / self.image[1]
-
-    def to_input(self, boxes: Tensor) -> Tensor:
-        """``[N, 4]`` xyxy boxes of the image in the square."""
-        down, across = self.scales
-        return boxes * boxes.new_tensor([across, down, across, down])
-
-    def to_image(self, boxes: Tensor) -> Tensor:
-        """Inverse of :meth:`to_input`."""
-        down, across = self.scales
-        return boxes / boxes.new_tensor([across, down, across, down])
+_NO_PART = ("_name_or_path", "architectures", "dtype", "id2label", "label2id", "problem_type", "transformers_version")
+"""Of a configuration: what does not decide features."""
 
 
-class SamEncoder(FrozenModule):
-    """A SAM, HQ-SAM or SAM 2 model as an encoder of feature maps.
+class SamEncoder(SquareEncoder):
+    """The image side of a SAM, HQ-SAM, SAM 2 or EdgeTAM model as an encoder of feature maps.
 
     Levels, from fine to coarse: SAM gives its embedding (stride 16 of the square); HQ-SAM as well the features of its
-    first early layer, before it (of the early layers that the model returns, no other is ever used); SAM 2 its three.
+    first early layer, before it (of the early layers that the model returns, no other is ever used); SAM 2 and EdgeTAM
+    their three.
 
     Args:
-        model: of transformers.
-        kind: which of the three.
+        model: of transformers; it loses the parts that do not touch image features.
+        kind: which of them.
         name: as the user gave it.
         early: HQ-SAM: give the early layer as well.
         precision: in which the network computes.
@@ -92,13 +69,16 @@ class SamEncoder(FrozenModule):
     ) -> None:
         import transformers
 
-        vision = model.config.vision_config
         self.kind, self.early, self.precision = kind, early and kind == "sam_hq", precision
-        self.side = int(vision.backbone_config.image_size[0] if kind == "sam2" else vision.image_size)
+        self.side = _side(model.config, kind)
         channels, strides = self._levels(model)
+        for part in _UNUSED[kind]:
+            if hasattr(model, part):
+                delattr(model, part)
         about = {
             "transformers": library_version(transformers),
             "kind": kind,
+            "vision": fingerprint_of(_deciding(model.config.vision_config.to_dict())),
             "early": self.early,
             "precision": precision,
             "side": self.side,
@@ -107,14 +87,23 @@ class SamEncoder(FrozenModule):
             "attention": str(getattr(model.config, "_attn_implementation", "")),
             "version": VERSION,
         }
+        if kind == "edgetam":
+            import timm  # its backbone
+
+            about["timm"] = library_version(timm)
         super().__init__(
-            model.to(_DTYPES[precision]), name=name, about=about, channels=channels, strides=strides, batch=batch
+            model.to(DTYPES[precision]), name=name, about=about, channels=channels, strides=strides, batch=batch
         )
+
+    @property
+    def keep_shape(self) -> bool:
+        """See :class:`~boresight.features.sam_square.SquareEncoder`."""
+        return self.kind in ("sam", "sam_hq")
 
     def _levels(self, model: Any) -> tuple[list[int], list[float]]:
         """Channels and strides of the levels."""
         vision = model.config.vision_config
-        if self.kind == "sam2":
+        if not self.keep_shape:
             sizes = [int(size[0]) for size in model.backbone_feature_sizes]
             wide = int(vision.fpn_hidden_size)
             return [wide // 8, wide // 4, wide], [self.side / size for size in sizes]
@@ -122,35 +111,10 @@ class SamEncoder(FrozenModule):
         front = [int(vision.hidden_size)] if self.early else []
         return [*front, int(vision.output_channels)], [stride] * (len(front) + 1)
 
-    def geometry(self, height: int, width: int) -> SamGeometry:
-        """Where an image of that size lies in the square."""
-        return SamGeometry.of(height, width, self.side, keep_shape=self.kind != "sam2")
-
-    def pixels(self, images: Tensor) -> Tensor:
-        """``[B, 3, H, W]`` raw pixels 0..255 to ``[B, 3, side, side]`` as the model wants them, float32."""
-        place = self.geometry(*images.shape[-2:])
-        x = images.float()
-        if place.shown != place.image:
-            x = F.interpolate(x, place.shown, mode="bilinear", antialias=True, align_corners=False)
-        mean, std = (x.new_tensor(v)[:, None, None] for v in (MEAN, STD))
-        return F.pad((x / 255 - mean) / std, (0, self.side - place.shown[1], 0, self.side - place.shown[0]))
-
-    def maps(self, pixels: Tensor) -> list[FeatureMaps]:
-        """See :class:`FrozenModule`."""
-        place = self.geometry(*pixels.shape[-2:])
-        levels, extents = [], []
-        for level in self._encoded(self.pixels(pixels).to(_DTYPES[self.precision])):
-            cells = level.shape[-1]
-            rows, columns = (-(-shown * cells // self.side) for shown in place.shown)
-            levels.append(level[..., :rows, :columns].float())
-            down, across = place.scales
-            extents.append((rows * self.side / cells / down, columns * self.side / cells / across))
-        return split_maps(levels, extents)
-
-    def _encoded(self, square: Tensor) -> list[Tensor]:
-        """``[B, D, h, w]`` of every level, over the whole square."""
+    def encoded(self, square: Tensor) -> list[Tensor]:
+        """See :class:`~boresight.features.sam_square.SquareEncoder`."""
         found = self.module.get_image_embeddings(square)  # type: ignore[operator]
-        if self.kind == "sam2":
+        if not self.keep_shape:
             return list(found)
         if self.kind == "sam":
             return [found]
@@ -158,10 +122,27 @@ class SamEncoder(FrozenModule):
         return [layers[0].permute(0, 3, 1, 2), embedding] if self.early else [embedding]
 
 
+def _side(config: Any, kind: Kind) -> int:
+    """Pixels a side of the square; only SAM's own configuration names it in one place."""
+    if kind == "edgetam":
+        size = config.prompt_encoder_config.image_size
+    else:
+        vision = config.vision_config
+        size = vision.backbone_config.image_size if kind == "sam2" else vision.image_size
+    return int(size[0] if isinstance(size, list | tuple) else size)
+
+
+def _deciding(config: Any) -> Any:
+    """A configuration, to the bottom, without what does not decide features."""
+    if not isinstance(config, dict):
+        return config
+    return {str(k): _deciding(v) for k, v in config.items() if k not in _NO_PART}
+
+
 def load_sam(
     name: str, *, revision: str | None = None, early: bool = True, precision: Precision = "fp32", batch: int = 1
 ) -> SamEncoder:
-    """Load and freeze a SAM, HQ-SAM or SAM 2 model.
+    """Load and freeze a SAM, HQ-SAM, SAM 2 or EdgeTAM model.
 
     Args:
         name: a hub id (``syscv-community/sam-hq-vit-base``), or a folder as ``save_pretrained`` writes it.
@@ -180,14 +161,15 @@ def load_sam(
     where = str(folder) if folder.exists() else name
     try:
         config = transformers.AutoConfig.from_pretrained(where, revision=revision)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"features.name=sam:{name}: cannot be loaded ({_short(error)}){_offline(folder)}") from error
-    kind = str(config.model_type)
-    if kind not in KINDS:
-        raise UserError(f"features.name=sam:{name}: a model of type `{kind}`; use one of {', '.join(KINDS)}")
+    if config.model_type not in _TYPES:
+        known = ", ".join(_TYPES)
+        raise UserError(f"features.name=sam:{name}: a model of type `{config.model_type}`; use one of {known}")
+    kind = _TYPES[config.model_type]
     try:
         model, info = getattr(transformers, KINDS[kind]).from_pretrained(
-            where, revision=revision, output_loading_info=True, dtype=torch.float32
+            where, config=config, revision=revision, output_loading_info=True, dtype=torch.float32
         )
     except Exception as error:  # transformers raises whatever its readers do; nothing is loaded in any case
         raise UserError(f"features.name=sam:{name}: cannot be loaded ({_short(error)}){_offline(folder)}") from error
@@ -197,7 +179,7 @@ def load_sam(
             f"features.name=sam:{name}: {len(wrong)} weights are missing or of another shape, first `{wrong[0]}`; "
             "they would be random: get a whole checkpoint"
         )
-    return SamEncoder(model, kind, name=f"sam:{name}", early=early, precision=precision, batch=batch)  # type: ignore[arg-type]
+    return SamEncoder(model, kind, name=f"sam:{name}", early=early, precision=precision, batch=batch)
 
 
 def check_torchvision() -> None:
@@ -219,6 +201,7 @@ def _offline(folder: Path) -> str:
 def sam_folder(name: str) -> bool:
     """Whether a folder's configuration is that of a SAM."""
     try:
-        return json.loads((Path(name).expanduser() / "config.json").read_text(encoding="utf-8"))["model_type"] in KINDS
+        config = json.loads((Path(name).expanduser() / "config.json").read_text(encoding="utf-8"))
+        return config["model_type"] in _TYPES
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -35,7 +35,8 @@ def write_report(
     """Write the page of one or several runs.
 
     Args:
-        runs: at least one; they may be unfinished. Runs that find boxes and runs that find points cannot share a page.
+        runs: at least one; they may be unfinished. Runs that find boxes, refine boxes or find points
+            each need a page of their own.
         out: the HTML file.
         title: heading (default: the runs' names).
         lead: what the page says, in sentences; a blank line begins a paragraph.

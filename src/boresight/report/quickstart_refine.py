@@ -109,10 +109,12 @@ def explanation(figures: dict[str, dict[str, Any]]) -> str:
     )
     second = (
         "Of the boxes that were good already (above 0.8) "
-        f"`boresight` makes {_share(ours['harmed_share'])} worse and `baseline` {_share(base['harmed_share'])}"
+        f"`boresight` makes {_share(ours['harmed_share'])} worse and `baseline` {_share(base['harmed_share'])}: "
+        f"`boresight` replaces the {ours['replaced_share']:.0%} of all boxes of which it is sure, "
+        f"`baseline` replaces {base['replaced_share']:.0%}"
     )
     if ours["calibration_error"] is not None:
-        second += f", because it says how well a box fits (predicted IoU within {ours['calibration_error']:.3f})"
+        second += f"; the IoU that `boresight` predicts is right to within {ours['calibration_error']:.3f} on average"
     return f"{first} {second}."
 
 

@@ -79,8 +79,8 @@ class FeatureSettings:
     """The frozen encoder and where its features are kept.
 
     Attributes:
-        name: `boresight-aerial` comes with the package; `sam:`, `timm:` or `clip:` with a hub id or folder;
-            `squeezenet`; or `none` (the refiner reads pixels alone).
+        name: `boresight-aerial` comes with the package; `sam:` (SAM, HQ-SAM, SAM 2, EdgeTAM), `timm:` or `clip:` with a
+            name, hub id or folder; `mobile-sam` or `squeezenet` with `weights`; or `none` (pixels alone).
         weights: a file.
         levels: of the encoder's levels these (2 is stride 4, 3 is stride 8, ...); empty: its default.
         layers: clip: blocks counted from the end.

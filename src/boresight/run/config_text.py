@@ -99,7 +99,7 @@ class ClipSettings:
         templates: sentences into which a query is put: `aerial`, `classic` or `plain`.
         calibration_frames: training images on which the class map is calibrated.
         store: where frozen features are kept: `memory`, or `disk` (in the run's folder, or `store_folder`).
-        store_mb: memory: megabytes.
+        store_mb: the most that is kept, megabytes.
         store_folder: disk: a folder shared by runs.
     """
 

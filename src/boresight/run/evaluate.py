@@ -20,6 +20,7 @@ def evaluate_run(
     limit: int | None = None,
     which: str = "last",
     data: dict[str, Any] | None = None,
+    changed: dict[str, dict[str, Any]] | None = None,
     bootstrap: int = 1000,
     quiet: bool = True,
 ) -> dict[str, Any]:
@@ -31,6 +32,7 @@ def evaluate_run(
         limit: judge the first so many frames only.
         which: the checkpoint, ``last`` or ``best``.
         data: keys of ``data`` to change (another folder, say); ``evaluation.json`` records them.
+        changed: keys of further groups to change (the coarse boxes of a refiner, say), recorded as well.
         bootstrap: image resamples for the intervals.
         quiet: no progress.
 
@@ -39,9 +41,9 @@ def evaluate_run(
     """
     trained = load_trained(run, which)
     settings, kind = trained.settings, recipe(trained.checkpoint.detector)
-    if data:
-        changed = merged(nested(settings), {"data": data})
-        settings = settings_from(type(settings), changed, origin="the changed data settings")
+    changes = {**(changed or {}), **({"data": data} if data else {})}
+    if changes:
+        settings = settings_from(type(settings), merged(nested(settings), changes), origin="the changed settings")
     splits = kind.frames(settings, split)
     frames = getattr(splits, split)
     count = len(frames) if limit is None else min(limit, len(frames))
@@ -50,7 +52,7 @@ def evaluate_run(
     request = Request(splits, split, count, trained.checkpoint.threshold, bootstrap, quiet)
     examined = kind.examine(trained.detector, settings, request)
     about = {"run": str(run.root), "split": split, "checkpoint": which, "frames": count, "limit": limit}
-    figures = about | ({"data": data} if data else {}) | examined.figures
+    figures = about | ({"data": data} if data else {}) | ({"changed": changed} if changed else {}) | examined.figures
     write_tables(run, examined)
     write_json(run.evaluation, figures)
     return figures

@@ -63,7 +63,8 @@ def judged(run: RunFolder) -> bool:
     if not run.evaluation.is_file():
         return False
     about = json.loads(run.evaluation.read_text(encoding="utf-8"))
-    return (about["split"], about["checkpoint"], about["limit"], about.get("data")) == ("test", "last", None, None)
+    as_it_is = about.get("data") is None and about.get("changed") is None
+    return as_it_is and (about["split"], about["checkpoint"], about["limit"]) == ("test", "last", None)
 
 
 def run_jobs(roots: list[Path], *, jobs: int, threads: int, label: str, total: int, quiet: bool = False) -> None:

@@ -208,14 +208,16 @@ def _readable(message: str, kind: type) -> str:
     return " ".join(message.split())
 
 
-def overrides(kind: type, group: str, arguments: Sequence[str], options: Sequence[str] = ()) -> dict[str, str]:
-    """``--group.key VALUE`` arguments as ``{"key": "VALUE"}``, to be read by :func:`settings_from`.
+def overrides(
+    kind: type, groups: Sequence[str], arguments: Sequence[str], options: Sequence[str] = ()
+) -> dict[str, dict[str, str]]:
+    """``--group.key VALUE`` arguments as ``{"group": {"key": "VALUE"}}``, to be read by :func:`settings_from`.
 
     UserError for any other argument; ``options`` are words that it may have been meant for.
     """
-    fields = next(f.default_factory for f in dataclasses.fields(kind) if f.name == group)
-    known = [f"--{group}.{f.name}" for f in dataclasses.fields(fields)]  # type: ignore[arg-type]
-    values: dict[str, str] = {}
+    makers = {f.name: f.default_factory for f in dataclasses.fields(kind) if f.name in groups}
+    known = [f"--{group}.{f.name}" for group, made in makers.items() for f in dataclasses.fields(made)]  # type: ignore[arg-type]
+    values: dict[str, dict[str, str]] = {}
     words = iter(arguments)
     for word in words:
         key, equals, value = word.partition("=")
@@ -225,5 +227,6 @@ def overrides(kind: type, group: str, arguments: Sequence[str], options: Sequenc
         text = value if equals else next(words, None)
         if text is None:
             raise UserError(f"`{key}` needs a value")
-        values[key.partition(".")[2]] = text
+        group, _, name = key.removeprefix("--").partition(".")
+        values.setdefault(group, {})[name] = text
     return values

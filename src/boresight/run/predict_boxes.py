@@ -45,6 +45,7 @@ def predict_boxes(
     which: str = "last",
     window: int = 1024,
     refiner: RunFolder | None = None,
+    refine_threshold: float | None = None,
     quiet: bool = True,
 ) -> dict[str, Any]:
     """Find ``queries`` (the trained classes when there are none) in images.
@@ -64,6 +65,7 @@ def predict_boxes(
         which: the checkpoint.
         window: images larger than this are read in overlapping windows of that side, pixels.
         refiner: a run of `refine` that tightens what was found, and scores it by how well it is thought to fit.
+        refine_threshold: confidence from which it replaces a box, instead of its own.
         quiet: no progress.
 
     Raises UserError for an image that training would refuse as well, and for a run that takes no queries.
@@ -77,7 +79,7 @@ def predict_boxes(
     asked = dict(zip(classes, query_texts(classes, trained.settings.data.queries), strict=True))
     detector.ask([asked.get(name, name) for name in names])  # a trained class by its name is asked as it was trained
     threshold = trained.checkpoint.threshold if threshold is None else threshold
-    tightener = Tightener.of(refiner) if refiner is not None else None
+    tightener = Tightener.of(refiner, threshold=refine_threshold) if refiner is not None else None
     found: list[Detections] = []
     geo: list[Path | None] = []
     drawn: list[Path] = []

@@ -41,6 +41,8 @@ def examine_refined(detector: Detector, settings: RefineSettings, request: Reque
     """Refine the coarse boxes of a split and say what became of them."""
     splits = request.splits
     classes = splits.classes + (splits.novel if request.split == "test" else ())
+    if settings.decode.operating == "all":
+        request = replace(request, threshold=0.0)
     scenes, found = refine_frames(detector, request)
     data = refined(scenes, [f.outcome for f in found])
     figures = {"threshold": request.threshold} | refinement_figures(data, classes, replicates=request.bootstrap)
