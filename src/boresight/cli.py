@@ -99,15 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
     refine.add_argument("--annotations", required=True, metavar="FILE", help="COCO boxes")
     refine.add_argument("--images", required=True, metavar="DIR", help="the folder of its images")
     refine.add_argument("--out", required=True, metavar="FILE", help="the COCO file with tighter boxes")
-    refine.add_argument(
-        "--run",
-        dest="refiner",
-        metavar="RUN",
-        help="a run of `refine` (default: two are trained on these boxes, each for the half that it has not seen)",
-    )
-    refine.add_argument(
-        "--steps", type=int, default=400, help="without --run: training steps of each (default: %(default)s)"
-    )
+    refine.add_argument("--run", dest="refiner", required=True, metavar="RUN", help="a run of `refine`")
     refine.add_argument(
         "--threshold", type=float, help="confidence from which a box is replaced, instead of the run's own"
     )
@@ -305,9 +297,7 @@ def _refine(args: argparse.Namespace, rest: list[str]) -> Result:
 
     if args.threshold is not None and not 0 <= args.threshold <= 1:
         raise UserError(f"--threshold {args.threshold}: must be between 0 and 1")
-    if args.steps < 1:
-        raise UserError(f"--steps {args.steps}: must be 1 or more")
-    run = RunFolder.existing(args.refiner) if args.refiner is not None else None
+    run = RunFolder.existing(args.refiner)
     from boresight.report.sloppy import refine_annotations
 
     result = refine_annotations(
@@ -315,7 +305,6 @@ def _refine(args: argparse.Namespace, rest: list[str]) -> Result:
         Path(args.images),
         Path(args.out),
         run=run,
-        steps=args.steps,
         threshold=args.threshold,
         quiet=args.quiet,
     )

@@ -15,7 +15,6 @@ from boresight.core.types import Scene
 from boresight.evaluate.refinement import Outcome
 from boresight.report import sloppy as sloppy_report
 from boresight.report.sloppy import refine_annotations
-from boresight.run import sloppy as sloppy_module
 from boresight.run.outcomes import Tightened
 from boresight.run.sloppy import read_sloppy
 
@@ -67,6 +66,7 @@ def data(tmp_path) -> tuple[Path, Path]:
     }
     file = tmp_path / "coarse.json"
     file.write_text(json.dumps(content))
+    (tmp_path / "config.yaml").write_text("detector: refine\n")  # so that the folder is taken for a run
     return file, images
 
 
@@ -104,24 +104,31 @@ def test_the_page_tells_what_moved(refined, tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["file", "folder", "image"])
-def test_what_is_not_there_is_named_and_nothing_is_written(data, tmp_path, capsys, missing):
+def test_what_is_not_there_is_named_and_nothing_is_written(data, tmp_path, capsys, monkeypatch, missing):
     file, images = data
+    monkeypatch.setattr(sloppy_report.Tightener, "of", lambda run, threshold=None: MovesLeft())
     words = {"file": tmp_path / "none.json", "folder": file, "image": file}
     folder = {"file": images, "folder": tmp_path / "nowhere", "image": images}
     if missing == "image":
         (images / "a.png").unlink()
     out = tmp_path / "tight.json"
     status = main(
-        ["refine", "--annotations", str(words[missing]), "--images", str(folder[missing]), "--out", str(out), "--quiet"]
+        [
+            *("refine", "--annotations", str(words[missing]), "--images", str(folder[missing])),
+            *("--out", str(out), "--run", str(tmp_path), "--quiet"),
+        ]
     )
     assert status == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    err = capsys.readouterr().err
+    assert {"file": "none.json", "folder": "nowhere", "image": "a.png"}[missing] in err
+    assert err.count("\n") == 1
     assert not out.exists()
 
 
-def test_the_annotations_themselves_are_not_written_over(data, capsys):
+def test_the_annotations_themselves_are_not_written_over(data, capsys, tmp_path):
     file, images = data
-    assert main(["refine", "--annotations", str(file), "--images", str(images), "--out", str(file)]) == 2
+    words = ["refine", "--annotations", str(file), "--images", str(images), "--out", str(file)]
+    assert main([*words, "--run", str(tmp_path)]) == 2
     assert "is the file of the annotations itself" in capsys.readouterr().err
 
 
@@ -134,48 +141,10 @@ def test_two_annotations_of_one_id_are_refused(data, capsys, tmp_path):
         read_sloppy(file, images)
 
 
-def test_too_few_images_to_learn_from(data, capsys, tmp_path):
+def test_a_run_must_be_named(data, capsys, tmp_path):
     file, images = data
-    assert main(["refine", "--annotations", str(file), "--images", str(images), "--out", str(tmp_path / "x.json")]) == 2
-    assert "2 images are too few to learn from (8 are needed): give --run" in capsys.readouterr().err
-
-
-def test_no_image_is_refined_by_a_network_that_has_seen_it(tmp_path, monkeypatch):
-    """Cross-fitting: the images on which each half's network was trained, and those that it refines, share none."""
-    images = tmp_path / "images"
-    images.mkdir()
-    names = [f"{i}.png" for i in range(12)]
-    for i, name in enumerate(names):
-        Image.fromarray(np.full((40, 60, 3), 20 * i, np.uint8)).save(images / name)
-    content = {
-        "images": [{"id": i + 1, "file_name": n} for i, n in enumerate(names)],
-        "categories": [{"id": 1, "name": "car"}],
-        "annotations": [
-            {"id": i + 1, "image_id": i + 1, "category_id": 1, "bbox": [10, 10, 20, 10]} for i in range(len(names))
-        ],
-    }
-    file = tmp_path / "coarse.json"
-    file.write_text(json.dumps(content))
-    trained: dict[str, set[str]] = {}
-
-    def learn(recipe, settings, root, *, quiet):
-        splits = recipe.frames(settings, None)
-        trained[root.name] = {splits.train[i].name for i in range(len(splits.train))}
-        trained[root.name] |= {splits.val[i].name for i in range(len(splits.val))}
-
-    class Knows(MovesLeft):
-        def __init__(self, name: str) -> None:
-            super().__init__()
-            self.name = name
-
-        def __call__(self, scene, proposals):
-            assert scene.name not in trained[self.name]
-            return super().__call__(scene, proposals)
-
-    monkeypatch.setattr(sloppy_module, "train", learn)
-    monkeypatch.setattr(sloppy_module.Tightener, "of", lambda run: Knows(run.root.name))
-    told = refine_annotations(file, images, tmp_path / "tight.json", quiet=True)
-    assert told["replaced"] == 12
-    assert set(trained) == {"half-0", "half-1"}
-    assert trained["half-0"] | trained["half-1"] == set(names)
-    assert not trained["half-0"] & trained["half-1"]
+    words = ["refine", "--annotations", str(file), "--images", str(images), "--out", str(tmp_path / "x.json")]
+    assert main(words) == 2
+    assert "--run" in capsys.readouterr().err
+    assert main([*words, "--run", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere" in capsys.readouterr().err

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from boresight.core.boxes import aligned_iou
 from boresight.core.types import Scene
-from boresight.evaluate.bootstrap import Interval, image_weights, ratio_interval
 from boresight.evaluate.estimate import Estimate, Resampler
 from boresight.evaluate.pairs import Bools, Floats, Ints
 
@@ -231,8 +230,3 @@ def per_image_sums(data: Refined) -> dict[str, list[float]]:
     """Sums an image, from which any mean over resampled images is made: boxes, IoU before and after."""
     sums = {"boxes": None, "iou_before": data.before, "iou_after": data.after}
     return {name: np.bincount(data.image, weights=v, minlength=data.images).tolist() for name, v in sums.items()}
-
-
-def mean_interval(sums: Floats, counts: Floats, *, replicates: int = 1000, seed: int = 0) -> Interval | None:
-    """95 % interval of a mean from sums and counts of images."""
-    return ratio_interval(sums, counts, image_weights(len(counts), replicates, seed))

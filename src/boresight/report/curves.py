@@ -23,6 +23,10 @@ _TERMS = {
     "loss_auxiliary": "auxiliary levels",
     "loss_l1": "edges (L1)",
     "loss_giou": "1 − GIoU",
+    "loss_iou": "1 − GIoU",
+    "loss_edges": "places of the edges",
+    "loss_quality": "predicted IoU",
+    "loss_decision": "which box is better",
 }
 FEW_CLASSES = 4
 """More classes than this share one line of positives per object."""

@@ -16,7 +16,7 @@ from boresight.report.box_pictures import BoxPicture
 from boresight.report.moved import LEGEND, moved_picture
 from boresight.report.page import page
 from boresight.run.record import RunFolder, write_text
-from boresight.run.sloppy import Change, Sloppy, learned_from, read_sloppy, tighten_all, write_tight
+from boresight.run.sloppy import Change, Sloppy, read_sloppy, tighten_all, write_tight
 from boresight.run.tighten import Tightener
 
 LARGEST = 36
@@ -30,8 +30,7 @@ def refine_annotations(
     images: Path,
     out: Path,
     *,
-    run: RunFolder | None = None,
-    steps: int = 400,
+    run: RunFolder,
     threshold: float | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -41,9 +40,7 @@ def refine_annotations(
         annotations: COCO boxes of any origin.
         images: the folder of their images.
         out: the new file; the page has its name with ``.html``.
-        run: a run of `refine`; None: two are trained on these boxes, in ``<out>-runs``, each for the half of the images
-            that it has not seen.
-        steps: without ``run``: training steps of each.
+        run: a run of `refine`.
         threshold: confidence from which a box is replaced, instead of the run's own.
         quiet: no progress.
 
@@ -53,14 +50,7 @@ def refine_annotations(
     if out.resolve() == annotations.resolve():
         raise UserError(f"--out {out}: is the file of the annotations itself: name another one")
     sloppy = read_sloppy(annotations, images)
-    if run is not None:
-        refiners = [Tightener.of(run, threshold=threshold)] * len(sloppy.frames)
-    else:
-        refiners = learned_from(sloppy, out.with_name(f"{out.stem}-runs"), steps=steps, quiet=quiet)
-        if threshold is not None:
-            for refiner in refiners:
-                refiner.threshold = threshold
-    changes = tighten_all(sloppy, refiners, quiet=quiet)
+    changes = tighten_all(sloppy, Tightener.of(run, threshold=threshold), quiet=quiet)
     write_tight(sloppy, changes, out)
     report = out.with_suffix(".html")
     write_text(report, moved_page(sloppy, changes, out))

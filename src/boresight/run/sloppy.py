@@ -1,15 +1,10 @@
-"""Tightens the boxes of a COCO file: with a trained refiner, or with two that learn from the file itself.
-
-Sloppy labels err in every direction, so that a network that is to find the object from many differently wrong boxes
-learns where the middle of the errors lies. Each half of the images is refined by a network that has seen the other half
-only: no box is judged by one that learned it by heart.
-"""
+"""Tightens the boxes of a COCO file with a trained refiner; everything else in the file stays as it was."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +15,10 @@ from boresight.core.errors import UserError
 from boresight.core.types import Proposals, Scene
 from boresight.data.box_frames import BoxFrames, fitted
 from boresight.data.coco import coco_boxes
-from boresight.data.frames import Subset, held_out
-from boresight.data.memory import InMemory
 from boresight.data.rgb_image import read_rgb
-from boresight.run.coarse import WithCoarse
-from boresight.run.config_refine import RefineDataSettings, RefineSettings, RefineTrainSettings
 from boresight.run.progress import Progress
-from boresight.run.recipe import Splits
-from boresight.run.record import RunFolder, write_text
-from boresight.run.refine import REFINE
+from boresight.run.record import write_text
 from boresight.run.tighten import Tightener
-from boresight.run.train import train
-
-LEAST_IMAGES = 8
-"""Below, two halves are too small to learn from."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +82,11 @@ def read_sloppy(file: Path, images: Path) -> Sloppy:
     return Sloppy(file, content, frames)
 
 
-def tighten_all(sloppy: Sloppy, refiners: Sequence[Tightener], *, quiet: bool = True) -> list[Change]:
-    """Refine every box that is whole and no crowd; image ``i`` by refiner ``i``."""
+def tighten_all(sloppy: Sloppy, refiner: Tightener, *, quiet: bool = True) -> list[Change]:
+    """Refine every box that is whole and no crowd."""
     places, changes = sloppy.places, []
     with Progress(len(sloppy.frames), label="refine", quiet=quiet) as bar:
-        for i, (frame, refiner) in enumerate(zip(sloppy.frames.frames, refiners, strict=True)):
+        for i, frame in enumerate(sloppy.frames.frames):
             image = read_rgb(frame.image)
             height, width = image.shape[-2:]
             kept, _ = fitted(frame, width, height, sloppy.frames.classes)
@@ -141,40 +126,3 @@ def write_tight(sloppy: Sloppy, changes: Sequence[Change], out: Path) -> None:
         if "segmentation" not in entry:
             entry["area"] = round((x1 - x0) * (y1 - y0), 2)
     write_text(out, json.dumps(sloppy.content | {"annotations": annotations}, allow_nan=False) + "\n")
-
-
-def learned_from(sloppy: Sloppy, folder: Path, *, steps: int, quiet: bool = True) -> list[Tightener]:
-    """Train two refiners on the boxes of the file, and give each image the one that has not seen it.
-
-    The runs lie in ``folder`` and are continued where they were stopped. Raises UserError for too few images.
-    """
-    frames = sloppy.frames
-    if len(frames) < LEAST_IMAGES:
-        raise UserError(
-            f"{sloppy.file}: {len(frames)} images are too few to learn from ({LEAST_IMAGES} are needed): give --run"
-        )
-    halves = held_out(frames.groups, 0.5, 0)
-    settings = RefineSettings(
-        data=RefineDataSettings(source="coco", root=str(sloppy.file)),
-        train=RefineTrainSettings(steps=steps, validate_every=0, warmup=min(50, steps // 4)),
-    )
-    refiners: dict[int, Tightener] = {}
-    for number, (mine, others) in enumerate((halves, halves[::-1])):
-        splits = _splits(frames, list(others), settings)
-        run = RunFolder(folder / f"half-{number}")
-        train(replace(REFINE, frames=_given(splits)), settings, run.root, quiet=quiet)
-        refiners |= dict.fromkeys(mine, Tightener.of(run))
-    return [refiners[i] for i in range(len(frames))]
-
-
-def _given(splits: Splits) -> Callable[[Any, str | None], Splits]:
-    return lambda settings, only: splits
-
-
-def _splits(frames: BoxFrames, chosen: list[int], settings: RefineSettings) -> Splits:
-    """Training and validation images among the chosen ones, by group."""
-    kept, held = held_out([frames.groups[i] for i in chosen], settings.data.val_share, settings.data.seed)
-    train_, val = (InMemory(Subset(frames, [chosen[k] for k in part]), settings.data.cache_mb) for part in (kept, held))
-    many = replace(settings.coarse, copies=settings.coarse.val_copies)
-    judged = WithCoarse(val, many, settings.data.seed + 1)
-    return Splits(WithCoarse(train_, settings.coarse, 0), judged, judged, range(len(kept)), frames.classes)
