@@ -71,7 +71,10 @@ def same(a: Path, b: Path) -> bool:
     one, two = (load_checkpoint(p / "checkpoints" / "last.safetensors") for p in (a, b))
     weights = all(torch.equal(one.weights[k], two.weights[k]) for k in one.weights)
     rows = [
-        [{k: v for k, v in row.items() if not k.startswith(("time_", "feature_"))} for row in read_parquet(p / "metrics.parquet")]
+        [
+            {k: v for k, v in row.items() if not k.startswith(("time_", "feature_"))}
+            for row in read_parquet(p / "metrics.parquet")
+        ]
         for p in (a, b)
     ]
     tables = read_parquet(a / "targets.parquet") == read_parquet(b / "targets.parquet")
