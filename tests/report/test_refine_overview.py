@@ -174,7 +174,7 @@ def test_a_page_shows_each_part(tmp_path, written):
         "no line in the last chart: b.",
         "By size",
         "Validation: mean IoU after",
-        "Loss: iou",
+        "Loss: 1 − GIoU",
         "after, had it been replaced",
         "kept at 0.50, not 0.75",
         "IoU 0.50 → 0.75",
