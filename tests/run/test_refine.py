@@ -21,7 +21,7 @@ from boresight.core.errors import Stopped, UserError
 from boresight.core.types import Detections, Proposals
 from boresight.features.cache import FeatureCache
 from boresight.features.frozen_backbones import ClipEncoder
-from boresight.run import refine as refine_module
+from boresight.run import feature_parts
 from boresight.run import train as train_module
 from boresight.run.config_refine import BASELINE, RefineSettings
 from boresight.run.evaluate import evaluate_run
@@ -66,7 +66,7 @@ def tiny(**groups) -> RefineSettings:
 def one_encoder(loaded_clip):
     """The shipped encoder, read once; every run gets one of its own to count with."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(refine_module, "load_encoder", lambda name, weights, **more: ClipEncoder(loaded_clip, (1,)))
+        patch.setattr(feature_parts, "load_encoder", lambda name, weights, **more: ClipEncoder(loaded_clip, (1,)))
         yield
 
 
@@ -255,7 +255,7 @@ def test_the_encoder_may_not_move(trained, tmp_path, loaded_clip):
 
 
 def test_a_checkpoint_of_another_encoder_is_refused(trained, tmp_path, monkeypatch, loaded_clip):
-    monkeypatch.setattr(refine_module, "load_encoder", lambda name, weights, **more: ClipEncoder(loaded_clip, (2,)))
+    monkeypatch.setattr(feature_parts, "load_encoder", lambda name, weights, **more: ClipEncoder(loaded_clip, (2,)))
     with pytest.raises(UserError, match=r"set features\.name and features\.weights"):
         load_trained(trained)
 

@@ -14,12 +14,10 @@ from torch import Tensor
 from boresight.core.errors import UserError
 from boresight.data.image import IMAGE_SUFFIXES
 from boresight.data.rgb_image import read_rgb
-from boresight.features.cache import FeatureCache
 from boresight.features.cache_remembered import Remembered
-from boresight.features.encoders import load_encoder
 from boresight.features.feature_store import Named
 from boresight.run.config_refine import FeatureSettings
-from boresight.run.frames import expanded
+from boresight.run.feature_parts import disk_store, frozen_encoder
 from boresight.run.progress import Progress
 
 
@@ -67,23 +65,12 @@ class Filler:
     def __init__(self, settings: FeatureSettings, *, skip: bool = False) -> None:
         torch.set_num_threads(1)
         self.skip, self.batch = skip, settings.batch
-        weights = None if settings.weights is None else str(expanded(settings.weights, "features.weights"))
-        self.encoder = load_encoder(
-            settings.name,
-            weights,
-            levels=settings.levels,
-            layers=settings.layers,
-            size=settings.size,
-            window=settings.window,
-            precision=settings.precision,
-            batch=settings.batch,
-        )
+        self.encoder = frozen_encoder(settings)
         if torch.cuda.is_available():
             self.encoder.to("cuda")
-        folder = expanded(settings.store_folder, "features.store_folder")
-        self.store = FeatureCache(folder, storage=settings.storage, limit_mb=settings.store_mb)
+        self.store = disk_store(settings)
         self.store.describe(self.encoder.fingerprint, {"encoder": self.encoder.name, **self.encoder.about})
-        self.remembered = Remembered(folder, self.store.session)
+        self.remembered = Remembered(self.store.folder, self.store.session)
 
     def take(self, files: Sequence[Path]) -> Filled:
         """Make sure that the features of these files are in the store."""

@@ -13,14 +13,12 @@ from boresight.core.errors import UserError
 from boresight.core.types import Detections, Scene
 from boresight.detectors.box_refiner import BoxRefiner, Looking, Reference, RefineCriterion, Refiner, settled
 from boresight.evaluate.refinement import Outcome, choose_confidence, refined
-from boresight.features.cache import FeatureCache
-from boresight.features.encoders import load_encoder
-from boresight.features.feature_store import FeatureStore, MemoryStore
 from boresight.features.stored_maps import StoredMaps
 from boresight.heads.refiner import ReferenceHead, RefineHead
 from boresight.run.boxes import box_splits
 from boresight.run.coarse import CoarseView, Found, WithCoarse, read_results
 from boresight.run.config_refine import FeatureSettings, RefineSettings
+from boresight.run.feature_parts import feature_store, frozen_encoder
 from boresight.run.frames import expanded
 from boresight.run.recipe import Judgement, Recipe, Splits, View
 from boresight.run.refine_examine import examine_refined, refine_summary
@@ -30,28 +28,7 @@ def stored_maps(settings: FeatureSettings) -> StoredMaps | None:
     """The frozen side; None where the refiner reads pixels alone."""
     if settings.name == "none":
         return None
-    weights = None if settings.weights is None else str(expanded(settings.weights, "features.weights"))
-    encoder = load_encoder(
-        settings.name,
-        weights,
-        levels=settings.levels,
-        layers=settings.layers,
-        size=settings.size,
-        window=settings.window,
-        precision=settings.precision,
-        batch=settings.batch,
-    )
-    return StoredMaps(encoder, feature_store(settings), batch=settings.batch)
-
-
-def feature_store(settings: FeatureSettings) -> FeatureStore:
-    """Where frozen features are kept."""
-    if settings.store == "memory":
-        return MemoryStore(settings.store_mb)
-    if not settings.store_folder:
-        raise UserError("`features.store_folder` is empty: name the folder in which features are kept on disk")
-    folder = expanded(settings.store_folder, "features.store_folder")
-    return FeatureCache(folder, limit_mb=settings.store_mb, storage=settings.storage)
+    return StoredMaps(frozen_encoder(settings), feature_store(settings), batch=settings.batch)
 
 
 def box_refiner(settings: RefineSettings, classes: tuple[str, ...]) -> BoxRefiner:
