@@ -235,3 +235,18 @@ def test_what_is_kept_is_exactly_the_coarse_box():
     boxes, _ = settled(given, answers(given, (given.boxes + 3).tolist(), [0.1, 0.1, 0.1]), 0.5)
     truth = scene().boxes
     assert torch.equal(aligned_iou(boxes, truth), aligned_iou(given.boxes, truth))
+
+
+def test_a_scene_on_another_device_is_named_with_both_sides():
+    detector = refiner()
+    for one in (scene().to("meta"), replace(scene(), proposals=scene().proposals.to("meta"))):
+        with pytest.raises(
+            ValueError, match=r"frame 0: the image is on \w+, its coarse boxes on meta, the refiner on cpu"
+        ):
+            detector([one])
+
+
+def test_maps_of_another_encoder_are_named_with_both_sides():
+    detector = refiner(lambda: looking(channels=(5,)))
+    with pytest.raises(ValueError, match=r"the frozen maps have \[3\] channels, the head reads \[5\]"):
+        detector([scene()])

@@ -90,6 +90,13 @@ def _proposals(scene: Scene) -> Proposals:
     return scene.proposals
 
 
+def _check_device(scene: Scene, device: torch.device) -> None:
+    boxes = device if scene.proposals is None else scene.proposals.boxes.device
+    if (scene.image.device, boxes) != (device, device):
+        there = f"the image is on {scene.image.device}, its coarse boxes on {boxes}, the refiner on {device}"
+        raise ValueError(f"{scene.name}: {there}: move the scene to the refiner")
+
+
 @dataclass(frozen=True, slots=True)
 class Move:
     """One step of all boxes. ``[N, ...]`` as in :class:`DenseOutput`; qualities and decision are logits."""
@@ -287,6 +294,8 @@ class BoxRefiner(Detector):
     def forward(self, scenes: Sequence[Scene]) -> DenseOutput:
         """Scenes with coarse boxes to a box and a decision for each: ``[B, 1, M, 1, ...]``, M the most of an image."""
         device = next(self.parameters()).device
+        for scene in scenes:
+            _check_device(scene, device)
         maps: list[FeatureMaps] = []
         if self.features is not None:
             if self.features.encoder.device != device:

@@ -77,6 +77,10 @@ class Trunk(nn.Module):
         Once an image, before windows are cut out of it: a convolution of 1x1 may as well come first, and pooling then
         has few channels to read.
         """
+        want = [conv.in_channels for conv in self.levels]
+        for image in levels:
+            if (have := [len(level) for level in image]) != want:
+                raise ValueError(f"the frozen maps have {have} channels, the head reads {want}")
         columns = [_each(conv, maps) for conv, maps in zip(self.levels, zip(*levels, strict=True), strict=True)]
         return [list(image) for image in zip(*columns, strict=True)]
 
