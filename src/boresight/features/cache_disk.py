@@ -24,9 +24,6 @@ log = logging.getLogger("boresight.features")
 
 KEY = re.compile(r"([0-9a-f]{16,64})-([0-9a-f]{32})")
 """What callers give: a recipe and an image."""
-RECIPE = re.compile(r"([0-9a-f]{16,64})(?:\.(fp16|bf16|int8))?")
-PLACE = re.compile(rf"({RECIPE.pattern})-([0-9a-f]{{32}})")
-"""What names an item in the store: the recipe says how it is kept, unless that is as it was computed."""
 
 
 def prepare(folder: Path) -> bool:
