@@ -156,7 +156,7 @@ class TwoLevels:
     channels, strides, calls = (3, 6), (4.0, 8.0), 0
     device = torch.device("cpu")
 
-    def measured_fingerprint(self) -> str:
+    def identity(self) -> str:
         return self.fingerprint
 
     def encode(self, images: Sequence[Tensor]) -> list[FeatureMaps]:

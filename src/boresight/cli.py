@@ -65,7 +65,11 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--resume", metavar="RUN", help="continue that run")
     train.add_argument("--fast", action="store_true", help="refine: a tenth of the images (data.sample_ratio 0.1)")
     train.add_argument("--debug", action="store_true", help="refine: 100 images (data.max_images 100)")
-    train.add_argument("--clear-cache", action="store_true", help="refine: empty features.store_folder first")
+    train.add_argument(
+        "--clear-cache",
+        action="store_true",
+        help="refine: first clear what features.store_folder holds of this encoder",
+    )
 
     evaluate = verb("evaluate", _evaluate, "judge a run on a split, at the threshold frozen on its validation frames")
     evaluate.epilog = (
@@ -207,16 +211,16 @@ def _shortcuts(args: argparse.Namespace) -> list[str]:
 
 
 def _clear_cache(features: Any) -> None:
-    """Empty the run's feature store."""
+    """Take away what the run's feature store holds of its encoder."""
     from boresight.run.frames import expanded
 
     if features.store != "disk" or not features.store_folder:
         raise UserError("--clear-cache: features are kept in memory; set features.store disk and features.store_folder")
     folder = expanded(features.store_folder, "features.store_folder")
     if folder.exists():
-        from boresight.features.cache_audit import clear
+        from boresight.run.feature_parts import forget
 
-        clear(folder)
+        forget(features)
 
 
 def _evaluate(args: argparse.Namespace, rest: list[str]) -> Result:

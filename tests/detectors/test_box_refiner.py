@@ -24,7 +24,7 @@ class Shades:
     channels, strides = (3,), (4.0,)
     device = torch.device("cpu")
 
-    def measured_fingerprint(self) -> str:
+    def identity(self) -> str:
         return self.fingerprint
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ import torch
 from boresight.cli import main
 from boresight.core.errors import UserError
 from boresight.features.cache import FeatureCache
-from boresight.features.cache_audit import clear, info, prune, verify
+from boresight.features.cache_audit import clear, info, named_recipe, prune, verify
 from boresight.features.cache_disk import item_file
 from boresight.features.feature_store import get
 
@@ -106,6 +106,14 @@ def test_clear_takes_all_or_one_recipe(store):
     assert clear(store).items == 3
     assert info(store).items == 0
     assert info(store).counters.misses == 5
+
+
+def test_a_recipe_named_in_full_is_that_one_though_another_begins_so(store):
+    other = store / "items" / f"{ONE}.fp16" / "ab"
+    other.mkdir(parents=True)
+    assert named_recipe(store, ONE) == ONE
+    with pytest.raises(UserError, match="2 recipes begin so"):
+        named_recipe(store, ONE[:-1])
 
 
 @pytest.mark.parametrize("work", [info, verify, prune, clear])

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from boresight.core.errors import UserError
 from boresight.features.clip_load import load_clip
-from boresight.features.encoder import FeatureMaps
+from boresight.features.encoder import LIBRARIES, FeatureMaps
 from boresight.features.encoders import load_encoder
 from boresight.features.frozen_backbones import ClipEncoder, SqueezeEncoder, TimmEncoder
 from boresight.features.rgb import SqueezePyramid
@@ -91,15 +91,26 @@ def test_it_is_frozen_shared_and_known_by_its_weights(every, kind):
     assert not any(p.requires_grad for p in encoder.module.parameters())
     assert encoder.to("cpu") is encoder
     assert encoder.device.type == "cpu"
-    before = encoder.fingerprint
+    before = encoder.identity()
+    made = encoder.fingerprint
     weight = next(encoder.module.parameters())
     with torch.no_grad():
         kept = weight.clone()
         weight.view(-1)[0] += 1e-3
-        assert encoder.measured_fingerprint() != before
+        assert encoder.identity() != before
         weight.copy_(kept)
-    assert encoder.measured_fingerprint() == before
-    assert encoder.fingerprint == before
+    assert encoder.identity() == before
+    assert encoder.fingerprint == made
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_library_upgrade_makes_features_new_but_leaves_the_encoder_the_same(every, kind, monkeypatch):
+    encoder = every[kind]
+    before, made = encoder.identity(), encoder.fingerprint
+    version = next(k for k in encoder.about if k in LIBRARIES)
+    monkeypatch.setitem(encoder.about, version, "99.0")
+    assert encoder.fingerprint != made
+    assert encoder.identity() == before
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -391,14 +391,15 @@ def test_short_options_in_the_wrong_place_are_named(given, told, capsys):
     assert told in capsys.readouterr().err
 
 
-def test_clear_cache_empties_the_store_first(tmp_path, capsys):
+def test_clear_cache_takes_away_what_this_encoder_made_and_nothing_else(tmp_path, capsys):
     store = tmp_path / "store"
     disk = ["--features.store", "disk", "--features.store_folder", str(store)]
     runs = ["--runs", str(tmp_path / "runs"), "--quiet", "--json"]
-    for clear in ([], [], ["--clear-cache"]):
-        assert main(["train", "refine", *words(), *disk, *clear, *runs]) == 0
+    other = ["--features.storage", "fp32"]
+    for more in ([], [], other, ["--clear-cache"], other):
+        assert main(["train", "refine", *words(), *disk, *more, *runs]) == 0
     misses = [json.loads(line)["features"]["misses"] for line in capsys.readouterr().out.splitlines()]
-    assert misses == [9, 0, 9]
+    assert misses == [9, 0, 9, 9, 0]
 
 
 def test_a_refiner_finds_nothing_by_itself(trained, capsys, tmp_path):

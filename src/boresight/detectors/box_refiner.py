@@ -278,8 +278,8 @@ class BoxRefiner(Detector):
 
     @property
     def frozen(self) -> dict[str, str]:
-        """Hash of all that decides the frozen features."""
-        return {} if self.features is None else {"features": self.features.encoder.measured_fingerprint()}
+        """Identity of the encoder of the frozen features."""
+        return {} if self.features is None else {"features": self.features.encoder.identity()}
 
     @property
     def store(self) -> FeatureStore | None:

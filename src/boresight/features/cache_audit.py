@@ -210,7 +210,7 @@ def clear(folder: Path, *, recipe: str | None = None) -> Pruned:
 def named_recipe(folder: Path, start: str) -> str:
     """The recipe that begins so; UserError where none or several do."""
     there = sorted(p.name for p in (folder / "items").glob("*") if p.is_dir())
-    fitting = [name for name in there if name.startswith(start)]
+    fitting = [start] if start in there else [name for name in there if name.startswith(start)]
     if len(fitting) != 1:
         what = "no recipe begins" if not fitting else f"{len(fitting)} recipes begin"
         raise UserError(

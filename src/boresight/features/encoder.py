@@ -15,6 +15,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+LIBRARIES = ("torch", "timm", "transformers", "open_clip")
+"""Keys of `FrozenEncoder.about` that hold a library's version."""
+
 
 @dataclass(frozen=True, slots=True)
 class FeatureMaps:
@@ -82,8 +85,12 @@ class FrozenEncoder(Protocol):
         """Where it lies."""
         ...
 
-    def measured_fingerprint(self) -> str:
-        """The fingerprint of the weights as they are now: equal to ``fingerprint`` unless somebody wrote into them."""
+    def identity(self) -> str:
+        """Hash of the weights as they are now and of the settings, whatever the versions of libraries.
+
+        What was trained on these features relies on it: an upgrade moves features by rounding and makes the store
+        compute them again, but no checkpoint worthless.
+        """
         ...
 
     def to(self, device: torch.device | str) -> FrozenEncoder:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from boresight.core.errors import UserError
 from boresight.features.clip import FrozenClip
-from boresight.features.encoder import FeatureMaps, fingerprint_of, weights_hash
+from boresight.features.encoder import LIBRARIES, FeatureMaps, fingerprint_of, weights_hash
 from boresight.features.rgb import FIRES, STAGES, SqueezePyramid
 
 VERSION = 2
@@ -60,9 +60,10 @@ class FrozenModule:
         """Hash of :attr:`about`."""
         return fingerprint_of(self.about)
 
-    def measured_fingerprint(self) -> str:
-        """The fingerprint now: equal to :attr:`fingerprint` unless somebody wrote into the weights."""
-        return fingerprint_of({**self.about, "weights": weights_hash(self.module)})
+    def identity(self) -> str:
+        """See :class:`~boresight.features.encoder.FrozenEncoder`."""
+        settings = {k: v for k, v in self.about.items() if k not in LIBRARIES}
+        return fingerprint_of({**settings, "weights": weights_hash(self.module)})
 
     @property
     def device(self) -> torch.device:

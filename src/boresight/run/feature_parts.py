@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from boresight.core.errors import UserError
 from boresight.features.cache import FeatureCache
+from boresight.features.cache_audit import clear
+from boresight.features.cache_disk import recipe_of
 from boresight.features.encoder import FrozenEncoder
 from boresight.features.encoders import load_encoder
 from boresight.features.feature_store import FeatureStore, MemoryStore
@@ -37,3 +39,10 @@ def disk_store(settings: FeatureSettings) -> FeatureCache:
         raise UserError("`features.store_folder` is empty: name the folder in which features are kept on disk")
     folder = expanded(settings.store_folder, "features.store_folder")
     return FeatureCache(folder, limit_mb=settings.store_mb, storage=settings.storage)
+
+
+def forget(settings: FeatureSettings) -> int:
+    """Take away what the store on disk holds of this encoder in this storage; how many items went."""
+    store = disk_store(settings)
+    recipe = recipe_of(frozen_encoder(settings).fingerprint, settings.storage)
+    return clear(store.folder, recipe=recipe).items if (store.folder / "items" / recipe).is_dir() else 0
