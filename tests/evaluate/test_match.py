@@ -21,6 +21,7 @@ from boresight.evaluate.bootstrap import (
     percentile_interval,
     ratio_interval,
     wilson,
+    wilson_upper,
 )
 from boresight.evaluate.gather import PointSet
 from boresight.evaluate.match import match_points
@@ -220,6 +221,12 @@ def test_the_door_names_what_is_wrong():
         PointSet.of([Points.of([])], [found])
     with pytest.raises(ValueError, match="truth holds 2 images and found 1"):
         PointSet.of([Points.of([]), Points.of([])], [found])
+
+
+def test_wilson_on_one_side_is_the_upper_end_of_the_two_sided_one():
+    hits = np.arange(31)
+    assert wilson_upper(hits, 30, 0.9) == pytest.approx([wilson(k, 30, 0.8)[1] for k in hits])
+    assert wilson_upper([3, 4], 0).tolist() == [1.0, 1.0]
 
 
 def test_wilson_on_paper_and_at_the_ends():

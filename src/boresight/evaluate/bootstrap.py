@@ -74,6 +74,20 @@ def wilson(hits: int, trials: int, level: float = 0.95) -> Interval:
     return low, high
 
 
+def wilson_upper(hits: ArrayLike, trials: int, level: float = 0.9) -> Floats:
+    """Return the bound that the share ``hits / trials`` does not exceed at ``level`` (Wilson 1927, one side).
+
+    ``hits`` has any shape, each in ``0..trials``; 1 without trials.
+    """
+    share = np.asarray(hits, np.float64) / max(trials, 1)
+    if trials == 0:
+        return np.ones_like(share)
+    z = float(ndtri(level))
+    spread = z * z / trials
+    half = z * np.sqrt(share * (1 - share) / trials + spread / (4 * trials))
+    return np.minimum((share + spread / 2 + half) / (1 + spread), 1.0)
+
+
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
     """A mean difference ``b - a`` over pairs and its interval; ``low`` and ``high`` are None where unknown."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from boresight.core.boxes import aligned_iou
 from boresight.core.types import Scene
+from boresight.evaluate.bootstrap import wilson_upper
 from boresight.evaluate.estimate import Estimate, Resampler
 from boresight.evaluate.pairs import Bools, Floats, Ints
 
@@ -124,8 +125,9 @@ def refined(scenes: Sequence[Scene], outcomes: Sequence[Outcome]) -> Refined:
 def choose_confidence(score: Floats, before: Floats, moved: Floats, harm: float) -> float:
     """The score from which a box should be replaced.
 
-    Of all cuts that lower at most the share ``harm`` of the boxes above an IoU of 0.8, the one of the best mean IoU;
-    above 1 (nothing is replaced) where none helps.
+    Of all cuts that most likely lower at most the share ``harm`` of the boxes above an IoU of 0.8, the one of the best
+    mean IoU; above 1 (nothing is replaced) where none helps. Most likely: Wilson's upper bound of the share (90 %, one
+    side) holds, since the best of many cuts on few boxes looks better than it is; or no good box at all is lowered.
 
     Args:
         score: ``[N]`` confidence that the refined box is the better one.
@@ -135,10 +137,10 @@ def choose_confidence(score: Floats, before: Floats, moved: Floats, harm: float)
     order = np.argsort(-score, kind="stable")
     gain = (moved - before)[order]
     good = before > GOOD
-    hurt = np.cumsum((gain < -CHANGED) & good[order]) / max(1, int(good.sum()))
+    hurt = np.cumsum((gain < -CHANGED) & good[order])
     total = np.cumsum(gain)
     last = np.append(np.diff(score[order]) != 0, True)  # equal scores are taken together
-    fine = last & (hurt <= harm) & (total > 0)
+    fine = last & ((hurt == 0) | (wilson_upper(hurt, int(good.sum())) <= harm)) & (total > 0)
     if not fine.any():
         return 1.0 + 1e-6
     best = int(np.argmax(np.where(fine, total, -np.inf)))
