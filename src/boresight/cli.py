@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from boresight import __version__
 from boresight.cli_cache import add_cache_verbs
 from boresight.cli_data import add_data_verbs
+from boresight.cli_diagnose import add_diagnose_verb
 from boresight.core.errors import Failure, Stopped, UserError, did_you_mean
 
 Result = dict[str, Any]
@@ -107,6 +108,9 @@ def build_parser() -> argparse.ArgumentParser:
     refine.add_argument(
         "--threshold", type=float, help="confidence from which a box is replaced, instead of the run's own"
     )
+
+    text = "say why a detector fails: a run of ours, or anybody's detections"
+    add_diagnose_verb(verbs.add_parser("diagnose", help=text, description=text), _common)
 
     compare = verb("compare", _compare, "train variants x seeds of a study and compare them in pairs")
     compare.add_argument("study", metavar="STUDY.yaml")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from boresight.core.types import Detections, Scene
 from boresight.evaluate import box_match
-from boresight.evaluate.box_match import box_table, match_boxes, overlaps
+from boresight.evaluate.box_match import best_truth, box_table, match_boxes, overlaps
 from boresight.evaluate.box_set import BoxSet
 from boresight.evaluate.box_threshold import best_f_threshold, per_image_counts, widest_best
 
@@ -174,6 +174,12 @@ def plain_iou(a: np.ndarray, b: np.ndarray, crowd: bool) -> float:
     return w * h / (area if crowd else area + (b[2] - b[0]) * (b[3] - b[1]) - w * h)
 
 
+def plain_pairs(boxes: BoxSet) -> Iterator[tuple[int, int, np.ndarray, np.ndarray, bool]]:
+    for d, (image, a) in enumerate(zip(boxes.found_image, boxes.found_box, strict=True)):
+        for t in np.flatnonzero(boxes.truth_image == image):
+            yield d, int(t), a, boxes.truth_box[t], bool(boxes.crowd[t])
+
+
 def plain_match(boxes: BoxSet, iou: float) -> tuple[list[int], list[bool]]:
     took, excused = [-1] * len(boxes.scores), [False] * len(boxes.scores)
     for d in np.argsort(boxes.rank):
@@ -220,6 +226,13 @@ def test_the_rounds_equal_a_plain_loop(images: list, iou: float):
     took, excused = plain_match(boxes, iou)
     assert match.truth_of_found.tolist() == took
     assert match.ignored.tolist() == excused
+    pairs = overlaps(boxes)
+    every = [(d, t, plain_iou(a, b, c)) for d, t, a, b, c in plain_pairs(boxes)]
+    assert list(zip(pairs.found, pairs.truth, pairs.iou, strict=True)) == [pair for pair in every if pair[2] > 0]
+    best, highest = best_truth(pairs, len(boxes.scores))
+    for d in range(len(boxes.scores)):
+        expected = max(((value, t) for owner, t, value in every if owner == d and value > 0), default=(0.0, -1))
+        assert (highest[d], best[d]) == expected
 
 
 def test_pairs_come_out_the_same_some_at_a_time(monkeypatch: pytest.MonkeyPatch):

@@ -104,9 +104,12 @@ class Decoding:
         per: those of the ``image``, of each ``level``, or of each ``class``.
         nms: of two boxes that overlap by more than this IoU the lower-scored one is dropped; None: nothing is dropped.
         by_class: only boxes of one class compete.
+        by_level: only boxes of one level compete.
         single: a cell speaks for its best class alone.
-        top_k: at most so many detections an image.
-        least: boxes with a side of at most this many pixels are dropped, after they are cut to the image.
+        top_k: at most so many detections; 0: all.
+        limit: those of the ``image``, or of each ``class``.
+        least: boxes with a side of at most this many pixels are dropped before they compete; None: none is.
+        cut: boxes are cut to the image ``before`` they compete, ``after`` it, or ``never``.
     """
 
     threshold: float = 0.0
@@ -114,9 +117,12 @@ class Decoding:
     per: Literal["image", "level", "class"] = "image"
     nms: float | None = 0.5
     by_class: bool = True
+    by_level: bool = False
     single: bool = False
     top_k: int = 100
-    least: float = 0.0
+    limit: Literal["image", "class"] = "image"
+    least: float | None = 0.0
+    cut: Literal["before", "after", "never"] = "before"
 
 
 class Source(Protocol):

@@ -181,6 +181,10 @@ class Scene(_OnDevice):
         """``(height, width)`` in pixels."""
         return int(self.image.shape[-2]), int(self.image.shape[-1])
 
+    def without_pixels(self) -> Scene:
+        """The scene with an image that has its size and takes no memory."""
+        return replace(self, image=self.image.new_zeros(()).expand(self.image.shape), view=None)
+
 
 def frame_brightness(image: Tensor) -> tuple[float, float]:
     """Return ``(level, spread)`` of a frame: its mean and its standard deviation (1 for a constant frame)."""

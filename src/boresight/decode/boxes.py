@@ -46,10 +46,11 @@ class BoxDecoder:
         """
         score = score.masked_fill(beyond(output, sizes), -1.0)
         if self.trained_reach:
-            score = torch.where(self._like_trained(output), score, -1.0)
+            score = torch.where(self.like_trained(output), score, -1.0)
         return [self._one(output.boxes[i], score[i], size) for i, size in enumerate(sizes)]
 
-    def _like_trained(self, output: DenseOutput) -> Tensor:
+    def like_trained(self, output: DenseOutput) -> Tensor:
+        """``[B, C, H, W]`` bool: the cell lies as near to the centre of its box as those that are trained."""
         rows, columns = output.logits.shape[-2:]
         centre = (output.boxes[..., :2] + output.boxes[..., 2:]) / 2
         away = centre - cell_centres(rows, columns, output.stride, device=centre.device)

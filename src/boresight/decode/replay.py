@@ -1,4 +1,4 @@
-"""From everything that is emitted to detections, as the detector itself selects: so that one thing can be changed first."""
+"""From everything that is emitted to detections, as the detector itself selects: one thing can be changed first."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, nms
+from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image
 
 from boresight.core.emission import Decoding, Emission
 from boresight.core.types import Detections
+
+ROWS = 1024
+"""Suppressed boxes that are compared with all kept ones at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +21,7 @@ class Selected:
 
     Attributes:
         slot: ``[k]`` long.
-        boxes: ``[k, 4]`` cut to the image.
+        boxes: ``[k, 4]`` as they are returned (cut to the image, unless the detector never does so).
         scores: ``[k]``.
         labels: ``[k]``.
         kept: ``[k]`` bool, returned in the end.
@@ -72,14 +75,27 @@ def select(emission: Emission, decoding: Decoding) -> Selected:
         if not bool(value.isfinite().all()):
             raise ValueError(f"Emission.{name} holds values that are not finite")
     slot = candidates(emission, decoding)
-    boxes = clip_boxes_to_image(emission.boxes_of(slot).float(), emission.size)
-    solid = (boxes[:, 2:] - boxes[:, :2] > decoding.least).all(-1)
-    slot, boxes = slot[solid], boxes[solid]
+    boxes = emission.boxes_of(slot).float()
+    if decoding.cut == "before":
+        boxes = clip_boxes_to_image(boxes, emission.size)
+    if decoding.least is not None:
+        solid = (boxes[:, 2:] - boxes[:, :2] > decoding.least).all(-1)
+        slot, boxes = slot[solid], boxes[solid]
     scores, labels = emission.scores.flatten()[slot].float(), slot // emission.cells
-    kept, by = _suppressed(boxes, scores, labels, decoding)
+    kept, by = _suppressed(boxes, scores, _arenas(emission, slot, decoding), decoding.nms)
     if decoding.top_k:
-        kept &= kept.cumsum(0) <= decoding.top_k
+        kept &= _place(kept, labels, decoding.limit) <= decoding.top_k
+    if decoding.cut == "after":
+        boxes = clip_boxes_to_image(boxes, emission.size)
     return Selected(slot, boxes, scores, labels, kept, by)
+
+
+def _place(kept: Tensor, labels: Tensor, limit: str) -> Tensor:
+    """``[k]``: how many kept ones come before, and the row itself; of its class, where each class has a limit."""
+    if limit == "image" or not len(kept):
+        return kept.cumsum(0)
+    own = torch.nn.functional.one_hot(labels) * kept[:, None]
+    return own.cumsum(0).gather(1, labels[:, None])[:, 0]
 
 
 def replay(emission: Emission, decoding: Decoding) -> Detections:
@@ -87,18 +103,26 @@ def replay(emission: Emission, decoding: Decoding) -> Detections:
     return select(emission, decoding).found()
 
 
-def _suppressed(boxes: Tensor, scores: Tensor, labels: Tensor, decoding: Decoding) -> tuple[Tensor, Tensor]:
+def _arenas(emission: Emission, slot: Tensor, decoding: Decoding) -> Tensor:
+    """``[k]`` long: boxes compete with those of the same number alone."""
+    arena = slot // emission.cells if decoding.by_class else torch.zeros_like(slot)
+    if not decoding.by_level or emission.level is None or not len(slot):
+        return arena
+    return arena * (int(emission.level.max()) + 1) + emission.level[slot % emission.cells]
+
+
+def _suppressed(boxes: Tensor, scores: Tensor, arena: Tensor, most: float | None) -> tuple[Tensor, Tensor]:
     own = torch.arange(len(boxes), device=boxes.device)
-    if decoding.nms is None or not len(boxes):
+    if most is None or not len(boxes):
         return torch.ones_like(own, dtype=torch.bool), own
-    stays = batched_nms(boxes, scores, labels, decoding.nms) if decoding.by_class else nms(boxes, scores, decoding.nms)
+    # batched_nms moves every arena to a place of its own: that needs coordinates from 0 on, and the digits of a double
+    exact = boxes.double() - boxes.amin().double()
     kept = torch.zeros_like(own, dtype=torch.bool)
-    kept[stays] = True
+    kept[batched_nms(exact, scores.double(), arena, most)] = True
     holders, dropped = own[kept], own[~kept]
-    rival = box_iou(boxes[dropped], boxes[holders]) > decoding.nms
-    if decoding.by_class:
-        rival &= labels[dropped][:, None] == labels[holders]
-    rival &= holders < dropped[:, None]  # best first: the first that overlaps it is the one that suppressed it
     by = own.clone()
-    by[dropped] = torch.where(rival.any(1), holders[rival.long().argmax(1)], dropped)
+    for some in dropped.split(ROWS):
+        rival = (box_iou(exact[some], exact[holders]) > most) & (arena[some][:, None] == arena[holders])
+        # best first: the first that overlaps it is the one that suppressed it
+        by[some] = torch.where(rival.any(1), holders[rival.byte().argmax(1)], some)
     return kept, by

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -30,7 +31,7 @@ class Finding:
     id: str
     severity: Severity
     title: str
-    evidence: dict[str, float | int | str | None]
+    evidence: Mapping[str, float | int | str | None]
     cause: str
     remedy: str
     change: dict[str, Any] = field(default_factory=dict)

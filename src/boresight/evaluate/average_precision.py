@@ -70,14 +70,34 @@ def weighted_ap(steps: ClassSteps, weights: Floats) -> Floats:
     weights = weights.astype(np.float64)
     truths = weights @ steps.truths
     tp, fp = (np.cumsum((m.T @ weights.T), axis=0) for m in (steps.hits, steps.false))
-    precision = tp / (tp + fp + np.spacing(1))
-    envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-    envelope = np.append(envelope, np.zeros((1, len(weights))), axis=0)  # recall never reached: precision 0
-    found = np.full(len(weights), np.nan)
-    for row in np.flatnonzero(truths > 0):
-        at = np.searchsorted(tp[:, row] / truths[row], RECALLS, side="left")
-        found[row] = envelope[at, row].mean()
-    return found
+    return curve_ap(tp, fp, truths)
+
+
+def curve_ap(tp: Floats, fp: Floats, truths: Floats, reached: Ints | None = None) -> Floats:
+    """Return the area under each of R precision-recall curves, by the 101 points of COCO; NaN without truth.
+
+    Args:
+        tp, fp: ``[K, R]`` hits and false alarms so far, at K places in falling order of score; every hit must be one.
+        truths: ``[R]`` how many there are to find.
+        reached: :func:`recall_places` of ``tp`` and ``truths``, where they are known already.
+    """
+    at = recall_places(tp, truths) if reached is None else reached
+    precision = tp + fp
+    precision += np.spacing(1)
+    np.divide(tp, precision, out=precision)
+    envelope = np.zeros((len(tp) + 1, len(truths)))  # recall never reached: precision 0
+    np.maximum.accumulate(precision[::-1], axis=0, out=envelope[-2::-1])
+    return np.where(truths > 0, envelope[at, np.arange(len(truths))].mean(axis=0), np.nan)
+
+
+def recall_places(tp: Floats, truths: Floats) -> Ints:
+    """Return the first place at which each recall of :data:`RECALLS` is reached, ``[101, R]``, K where it never is."""
+    recall = np.divide(tp, truths, out=np.zeros(tp.shape), where=truths > 0)
+    rows = np.ascontiguousarray(recall.T)
+    places = np.empty((len(truths), len(RECALLS)), np.int64)
+    for place, row in zip(places, rows, strict=True):
+        place[:] = row.searchsorted(RECALLS)
+    return places.T
 
 
 def mean_ap(steps: Sequence[ClassSteps], weights: Floats) -> Floats:

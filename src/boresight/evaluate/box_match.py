@@ -25,8 +25,8 @@ BoxKind = Literal["hit", "duplicate", "wrong_class", "false_alarm", "ignored"]
 
 # An IoU of 1 that rounding left a hair below still matches at a threshold of 1 (pycocotools has the same constant).
 ALMOST_ONE = 1 - 1e-10
-# Pairs looked at in one go: bounds memory (some 100 MB), whatever the number of images.
-PAIRS_AT_ONCE = 1_000_000
+# Pairs looked at in one go: bounds memory (some 20 MB), whatever the number of images.
+PAIRS_AT_ONCE = 300_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +74,11 @@ class BoxMatch:
 
 def overlaps(boxes: BoxSet) -> Overlaps:
     """Return the overlapping pairs, sorted by detection, then truth."""
-    parts = [_overlaps(boxes, *pairs) for pairs in _pairs_by_image(boxes)]
+    compare = _overlaps if boxes.reach is None else _closeness
+    parts = [compare(boxes, *pairs) for pairs in _pairs_by_image(boxes)]
     if not parts:
         return Overlaps(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
-    joined = Overlaps(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("found", "truth", "iou")))
-    order = np.lexsort((joined.truth, joined.found))
-    return Overlaps(joined.found[order], joined.truth[order], joined.iou[order])
+    return Overlaps(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("found", "truth", "iou")))
 
 
 def _pairs_by_image(boxes: BoxSet) -> Iterator[tuple[Ints, Ints]]:
@@ -98,13 +97,36 @@ def _pairs_by_image(boxes: BoxSet) -> Iterator[tuple[Ints, Ints]]:
 
 
 def _overlaps(boxes: BoxSet, found: Ints, truth: Ints) -> Overlaps:
-    a, b = boxes.found_box[found], boxes.truth_box[truth]
-    side = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
-    shared = np.where((side > 0).all(axis=1), side.prod(axis=1), 0.0)
-    area = (a[:, 2:] - a[:, :2]).prod(axis=1)
-    whole = np.where(boxes.crowd[truth], area, area + (b[:, 2:] - b[:, :2]).prod(axis=1) - shared)
-    keep = shared > 0
-    return Overlaps(found[keep], truth[keep], shared[keep] / whole[keep])
+    """Those of the pairs that overlap. Most do not even in one direction, so the other is looked at afterwards."""
+    wide = _shared(boxes, found, truth, 0)
+    keep = np.flatnonzero(wide > 0)
+    found, truth, wide = found[keep], truth[keep], wide[keep]
+    high = _shared(boxes, found, truth, 1)
+    keep = np.flatnonzero(high > 0)
+    found, truth, shared = found[keep], truth[keep], wide[keep] * high[keep]
+    area, other = _area(boxes.found_box)[found], _area(boxes.truth_box)[truth]
+    return Overlaps(found, truth, shared / np.where(boxes.crowd[truth], area, area + other - shared))
+
+
+def _closeness(boxes: BoxSet, found: Ints, truth: Ints) -> Overlaps:
+    """Of points, those of the pairs that are less than twice ``boxes.reach`` pixels apart."""
+    assert boxes.reach is not None
+    a, b = (box[:, :2] + box[:, 2:] for box in (boxes.found_box[found], boxes.truth_box[truth]))
+    close = 1 - np.hypot(*(a - b).T) / 2 / (2 * boxes.reach)
+    keep = close > 0
+    return Overlaps(found[keep], truth[keep], close[keep])
+
+
+def _shared(boxes: BoxSet, found: Ints, truth: Ints, axis: int) -> Floats:
+    """How long both boxes of each pair reach side by side along x (0) or y (1), below 0 where they do not."""
+    low, high = (np.ascontiguousarray(boxes.found_box[:, k])[found] for k in (axis, axis + 2))
+    np.maximum(low, np.ascontiguousarray(boxes.truth_box[:, axis])[truth], out=low)
+    np.minimum(high, np.ascontiguousarray(boxes.truth_box[:, axis + 2])[truth], out=high)
+    return np.subtract(high, low, out=high)
+
+
+def _area(box: Floats) -> Floats:
+    return (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
 
 
 def greedy(pairs: Overlaps, rank: Ints, truths: int) -> tuple[Ints, Ints]:
@@ -219,9 +241,9 @@ def _kinds(boxes: BoxSet, match: BoxMatch, pairs: Overlaps, iou: float) -> tuple
     counting = pairs.select(boxes.counted[pairs.truth])
     same = boxes.found_label[counting.found] == boxes.truth_label[counting.truth]
     close = counting.iou >= iou
-    own, own_iou = _best(counting.select(same & close), len(boxes.scores))
-    wrong, wrong_iou = _best(counting.select(~same & close), len(boxes.scores))
-    _, any_iou = _best(counting, len(boxes.scores))
+    own, own_iou = best_truth(counting.select(same & close), len(boxes.scores))
+    wrong, wrong_iou = best_truth(counting.select(~same & close), len(boxes.scores))
+    _, any_iou = best_truth(counting, len(boxes.scores))
     hit_iou = np.zeros(len(boxes.scores))
     taken = match.truth_of_found[counting.found] == counting.truth
     hit_iou[counting.found[taken]] = counting.iou[taken]
@@ -231,9 +253,17 @@ def _kinds(boxes: BoxSet, match: BoxMatch, pairs: Overlaps, iou: float) -> tuple
     return kind, other, np.select(cases, [hit_iou, any_iou, own_iou, wrong_iou], any_iou)
 
 
-def _best(pairs: Overlaps, found: int) -> tuple[Ints, Floats]:
-    """Return the truth of highest overlap of each detection (-1 for none) and that overlap (0 for none)."""
-    order = np.lexsort((pairs.truth, pairs.iou))  # the best is written last
+def best_truth(pairs: Overlaps, found: int) -> tuple[Ints, Floats]:
+    """Return, for each of ``found`` detections, the truth of highest overlap (-1 for none) and that overlap (0).
+
+    The pairs are sorted, as :func:`overlaps` returns them. Of equal overlaps the later truth is taken, as in the
+    matching.
+    """
     truth, iou = np.full(found, -1, np.int64), np.zeros(found)
-    truth[pairs.found[order]], iou[pairs.found[order]] = pairs.truth[order], pairs.iou[order]
+    if not len(pairs.found):
+        return truth, iou
+    first = np.flatnonzero(np.diff(pairs.found, prepend=-1))
+    iou[pairs.found[first]] = np.maximum.reduceat(pairs.iou, first)
+    best = np.flatnonzero(pairs.iou == iou[pairs.found])
+    truth[pairs.found[best]] = pairs.truth[best]  # the last of equals is written last
     return truth, iou

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from boresight.core.types import Detections, Scene
@@ -36,6 +36,8 @@ class BoxSet:
         cell: ``[D]`` the emitting cell, -1 where unknown.
         open: ``[D]`` bool, detections of a class that is not exhaustively labelled in their image.
         rank: ``[D]`` place in falling order of score; ties go by image id, then as given (as pycocotools sorts).
+        reach: None: boxes are compared by their IoU. Else they are points (boxes of size zero), and what stands in the
+            place of an IoU is ``1 - distance / (2 reach)``: 0.5 at ``reach`` pixels, 0 at twice as many.
     """
 
     images: int
@@ -51,9 +53,10 @@ class BoxSet:
     cell: Ints
     open: Bools
     rank: Ints
+    reach: float | None = None
 
     @classmethod
-    def of(cls, truth: Sequence[Scene], found: Sequence[Detections]) -> BoxSet:
+    def of(cls, truth: Sequence[Scene], found: Sequence[Detections], reach: float | None = None) -> BoxSet:
         """Gather the images; pixels are never read.
 
         Raises ``ValueError`` on unequal lengths, a scene whose boxes are unknown, and boxes or scores that are not
@@ -79,11 +82,66 @@ class BoxSet:
             cell=as_numpy([d.cell for d in found], np.int64),
             open=as_numpy([open_of(s, d.labels) for s, d in zip(truth, found, strict=True)], np.bool_),
             rank=_ranks(scores, np.array([s.image_id for s in truth], np.int64)[image[1]]),
+            reach=reach,
         )
-        for name in ("truth_box", "found_box", "scores"):
-            if not np.isfinite(getattr(made, name)).all():
-                raise ValueError(f"{name} holds values that are not finite")
+        made.check_finite()
         return made
+
+    @classmethod
+    def of_arrays(
+        cls,
+        image_id: ArrayLike,
+        truth: tuple[ArrayLike, ArrayLike, ArrayLike],
+        found: tuple[ArrayLike, ArrayLike, ArrayLike],
+        scores: ArrayLike,
+        *,
+        crowd: ArrayLike | None = None,
+        open: ArrayLike | None = None,
+    ) -> BoxSet:
+        """Gather from whole columns, in any order of images; rows of an image keep their order.
+
+        Args:
+            image_id: ``[N]`` the id of every image, by which ties of the score go.
+            truth: boxes ``[T, 4]`` xyxy in the pixel frame, the place of each in ``image_id`` (``[T]``), and labels
+                ``[T]`` from 0.
+            found: the same three of the detections.
+            scores: ``[D]``.
+            crowd: ``[T]`` bool, truths that excuse and need not be found; None: all count.
+            open: ``[D]`` bool, see :class:`BoxSet`; None: every class is labelled exhaustively.
+
+        Raises ``ValueError`` on unequal lengths, images that are not there, boxes turned inside out, and boxes or
+        scores that are not finite.
+        """
+        ids = np.asarray(image_id, np.int64)
+        truth_order, truth_box, truth_image, truth_label = _side("truth", truth, len(ids))
+        found_order, found_box, found_image, found_label = _side("found", found, len(ids))
+        sorted_scores = _beside("scores", scores, found_order, np.float64)
+        count = np.bincount(truth_image, minlength=len(ids))
+        made = cls(
+            images=len(ids),
+            truth_box=truth_box,
+            truth_image=truth_image,
+            truth_object=np.arange(len(truth_image)) - np.repeat(np.cumsum(count) - count, count),
+            truth_label=truth_label,
+            crowd=_beside("crowd", crowd, truth_order, np.bool_),
+            found_box=found_box,
+            found_image=found_image,
+            found_label=found_label,
+            scores=sorted_scores,
+            cell=np.full(len(found_image), -1, np.int64),
+            open=_beside("open", open, found_order, np.bool_),
+            rank=_ranks(sorted_scores, ids[found_image]),
+        )
+        made.check_finite()
+        return made
+
+    def check_finite(self) -> None:
+        """Raise ``ValueError``, with the first bad row, unless all boxes and scores are finite."""
+        for name in ("truth_box", "found_box", "scores"):
+            values = getattr(self, name)
+            if not np.isfinite(values).all():
+                row = int(np.argwhere(~np.isfinite(values))[0, 0])
+                raise ValueError(f"{name} holds values that are not finite: row {row} is {values[row].tolist()}")
 
     @property
     def counted(self) -> Bools:
@@ -98,18 +156,49 @@ class BoxSet:
         rank[np.argsort(self.rank[keep])] = np.arange(len(rank))
         return replace(self, **kept, rank=rank)
 
+    def rescored(self, scores: Floats) -> BoxSet:
+        """The set with other scores ``[D]``; of equal ones the detection that stood first still does."""
+        rank = np.empty(len(scores), np.int64)
+        rank[np.lexsort((self.rank, -scores))] = np.arange(len(scores))
+        return replace(self, scores=scores, rank=rank)
+
     def above(self, threshold: float) -> BoxSet:
         """The set with the detections of ``score >= threshold`` alone."""
         return self.take(self.scores >= threshold)
 
     def best(self, limit: int) -> BoxSet:
         """The set with the ``limit`` best detections of each class in each image (COCO takes 100)."""
+        if np.bincount(self.found_image).max(initial=0) <= limit:
+            return self
         order = np.lexsort((self.rank, self.found_label, self.found_image))
         group = self.found_image[order] * (1 + self.found_label.max(initial=0)) + self.found_label[order]
         first = np.flatnonzero(np.diff(group, prepend=-1))
         place = np.empty(len(order), np.int64)
         place[order] = np.arange(len(order)) - np.repeat(first, np.diff(np.append(first, len(order))))
         return self.take(place < limit)
+
+
+def _side(name: str, given: tuple[ArrayLike, ArrayLike, ArrayLike], images: int) -> tuple[Ints, Floats, Ints, Ints]:
+    """The order that puts truths or detections image after image, then their boxes, images and labels in it."""
+    boxes = np.asarray(given[0], np.float64).reshape(-1, 4)
+    image, label = (np.asarray(column, np.int64) for column in given[1:])
+    if not len(boxes) == len(image) == len(label):
+        raise ValueError(f"{name}: {len(boxes)} boxes, {len(image)} images and {len(label)} labels: one of each a row")
+    if len(image) and not 0 <= int(image.min()) <= int(image.max()) < images:
+        raise ValueError(f"{name} lies in images {int(image.min())}..{int(image.max())}, but there are {images}")
+    if (inside_out := (boxes[:, 2:] < boxes[:, :2]).any(axis=1)).any():
+        row = int(inside_out.argmax())
+        raise ValueError(f"{name}_box {row} is turned inside out: {boxes[row].tolist()} (xyxy)")
+    order = np.argsort(image, kind="stable")
+    return order, boxes[order], image[order], label[order]
+
+
+def _beside(name: str, given: ArrayLike | None, order: Ints, dtype: type) -> NDArray[Any]:
+    """A further column in that order; zeros where it is not given."""
+    values: NDArray[Any] = np.zeros(len(order), dtype) if given is None else np.asarray(given, dtype)
+    if values.shape != order.shape:
+        raise ValueError(f"{name} must have shape [{len(order)}], got {list(values.shape)}")
+    return values[order]
 
 
 def truth_of(truth: Sequence[Scene]) -> tuple[list[Tensor], list[Tensor]]:

@@ -19,7 +19,12 @@ def per_image_counts(truth: Sequence[Scene], found: Sequence[Detections], thresh
     Excused detections are in none of them. The rows are what
     :func:`~boresight.evaluate.bootstrap.paired_f1_difference` resamples.
     """
-    boxes = BoxSet.of(truth, found).above(threshold)
+    return counts_of(BoxSet.of(truth, found), threshold, iou)
+
+
+def counts_of(boxes: BoxSet, threshold: float, iou: float = 0.5) -> Ints:
+    """:func:`per_image_counts` of a data set that is gathered already."""
+    boxes = boxes.above(threshold)
     match = match_boxes(boxes, iou)
     tp, fp = (np.bincount(boxes.found_image[x], minlength=boxes.images) for x in (match.hit, match.false))
     truths = np.bincount(boxes.truth_image[boxes.counted], minlength=boxes.images)
@@ -33,7 +38,11 @@ def best_f_threshold(truth: Sequence[Scene], found: Sequence[Detections], iou: f
     nothing; where no threshold gives a hit it is ``FALLBACK_THRESHOLD``. The greedy rule chooses best first, so that
     one matching of everything holds the matching at every threshold.
     """
-    boxes = BoxSet.of(truth, found)
+    return best_f_of(BoxSet.of(truth, found), iou)
+
+
+def best_f_of(boxes: BoxSet, iou: float = 0.5) -> float:
+    """:func:`best_f_threshold` of a data set that is gathered already."""
     match = match_boxes(boxes, iou)
     if not match.hit.any():
         return FALLBACK_THRESHOLD

@@ -7,7 +7,7 @@ the work, the answer does not depend on the order of threads, and no two floats 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -37,7 +37,13 @@ class Assignment:
 
 
 class Assigner(Protocol):
-    """Decides which cells stand for which object."""
+    """Decides which cells stand for which object.
+
+    Attributes:
+        by_prediction: whether it looks at what is emitted. Where it does, that its cells emit good boxes is no finding.
+    """
+
+    by_prediction: ClassVar[bool]
 
     def __call__(self, output: DenseOutput, score: Tensor, objects: Objects, progress: float = 1.0) -> Assignment:
         """Assign.

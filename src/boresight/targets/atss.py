@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ class Atss:
         anchor: side of the anchor, in strides.
     """
 
+    by_prediction: ClassVar[bool] = False
     k: int = 9
     anchor: float = 5.0
 

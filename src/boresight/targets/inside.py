@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ class Inside:
         radius: only cells less than so many strides, in x and in y, from the object's centre; None: all inside.
     """
 
+    by_prediction: ClassVar[bool] = False
     radius: float | None = None
 
     @torch.no_grad()

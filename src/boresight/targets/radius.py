@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ class Radius:
         threshold: the best GIoU must be above, else the object has no positive cell.
     """
 
+    by_prediction: ClassVar[bool] = True
     radius: float = 1.5
     threshold: float = 0.3
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ class SimOta:
         box, outside: see above.
     """
 
+    by_prediction: ClassVar[bool] = True
     centre: float = 2.5
     top: int = 10
     box: float = 3.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ class Tal:
         until: share of the training.
     """
 
+    by_prediction: ClassVar[bool] = True
     k: int = 13
     alpha: float = 1.0
     beta: float = 6.0

@@ -1,0 +1,78 @@
+"""The verb ``boresight diagnose``: why a detector fails, from a run of ours or from anybody's detections."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from boresight.core.errors import UserError
+
+Result = dict[str, Any]
+Common = Callable[[argparse.ArgumentParser, Callable[..., Result]], argparse.ArgumentParser]
+
+SEVERITIES = ("note", "warning", "error")
+
+
+def add_diagnose_verb(parser: argparse.ArgumentParser, common: Common) -> None:
+    """Add the options; ``common`` gives the verb what every verb has."""
+    verb = common(parser, _diagnose)
+    verb.add_argument("run_folder", nargs="?", metavar="RUN", help="a run of `point`, `text` or `localise`")
+    verb.add_argument("--annotations", metavar="FILE", help="instead of a run: COCO truth, of any detector")
+    verb.add_argument("--predictions", metavar="FILE", help="with --annotations: COCO results")
+    verb.add_argument("--threshold", type=float, help="with --annotations: the score from which detections are used")
+    verb.add_argument("--out", metavar="FILE", help="with --annotations: where diagnosis.json goes")
+    verb.add_argument("--split", default="val", choices=["train", "val", "test"], help="(default: %(default)s)")
+    verb.add_argument("--limit", type=int, help="audit the first N images only")
+    verb.add_argument("--checkpoint", default="last", choices=["last", "best"])
+    verb.add_argument(
+        "--fail-on", choices=SEVERITIES, help="exit with 1 if a finding is as grave as this, or graver (for CI)"
+    )
+
+
+def _diagnose(args: argparse.Namespace, rest: list[str]) -> Result:
+    files = args.annotations is not None or args.predictions is not None
+    if files == (args.run_folder is not None):
+        raise UserError("diagnose: give a run, or --annotations GT.json --predictions FOUND.json")
+    for name in ("threshold", "out"):
+        if getattr(args, name) is not None and not files:
+            raise UserError(f"--{name}: of a run it is known; drop it")
+    if args.threshold is not None and not 0 <= args.threshold <= 1:
+        raise UserError(f"--threshold {args.threshold}: must be between 0 and 1")
+    return _of_files(args) if files else _of_run(args)
+
+
+def _of_run(args: argparse.Namespace) -> Result:
+    from boresight.run.record import RunFolder
+
+    run = RunFolder.existing(args.run_folder)
+    from boresight.run.diagnose import diagnose_run, last_line, summary
+
+    told = diagnose_run(run, split=args.split, limit=args.limit, which=args.checkpoint, quiet=args.quiet)
+    if not args.json:
+        print(summary(told))
+        print(f"\n{run.root / 'diagnosis.json'}")
+    result = last_line(told)
+    return {"run": str(run.root), "split": args.split, **result, "_status": _status(args.fail_on, result["findings"])}
+
+
+def _of_files(args: argparse.Namespace) -> Result:
+    for name in ("annotations", "predictions"):
+        if getattr(args, name) is None:
+            raise UserError(f"--{name} is missing: files are diagnosed in pairs")
+    from boresight.run.diagnose_files import diagnose_files, last_line, summary
+
+    out = None if args.out is None else Path(args.out)
+    told = diagnose_files(Path(args.annotations), Path(args.predictions), threshold=args.threshold, out=out)
+    if not args.json:
+        print(summary(told))
+    return last_line(told)
+
+
+def _status(fail_on: str | None, findings: list[dict[str, Any]]) -> int:
+    """1 where a finding is as grave as ``fail_on``."""
+    if fail_on is None:
+        return 0
+    least = SEVERITIES.index(fail_on)
+    return int(any(SEVERITIES.index(f["severity"]) >= least for f in findings))

@@ -1,0 +1,198 @@
+"""One pass over the raw output of a detector, image by image: the rows, and what every oracle would find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from boresight.core.emission import Decoding, Emission, Missing, Source, Supervision
+from boresight.core.types import Detections, Scene
+from boresight.decode.replay import Selected, select
+from boresight.diagnose.control import control
+from boresight.diagnose.emitted import EmittedRows, ObjectRows, Seen, emitted_rows, object_rows
+from boresight.diagnose.likeness import BoxIou, Closeness, Likeness
+from boresight.diagnose.oracles import ORACLES, likeness_of_all
+from boresight.diagnose.truth import Truth
+from boresight.evaluate.box_set import BoxSet
+
+LOWEST = 0.001
+"""The threshold that hides nothing from AP."""
+
+
+@dataclass(frozen=True)
+class Audited:
+    """All that is known after the pass.
+
+    Attributes:
+        classes: names.
+        likeness: name of what boxes are compared by.
+        scenes: the images, without their pixels.
+        rows, objects: the tables.
+        found: what the detector returns, for each image.
+        oracles: the same after one thing was made true, by name; Missing where the source cannot tell. In all of them
+            the threshold is opened (``threshold`` is that alone), so that what it costs is counted once.
+        supervision: Missing where it is not known; else whether the assigner looks at predictions.
+        decoding: how the detector selects; None where it returned its own detections.
+        missing: what the source cannot give, by what it is, with the reason.
+        reach: of points, the distance in pixels within which one counts as found; None for boxes.
+    """
+
+    classes: tuple[str, ...]
+    likeness: str
+    scenes: list[Scene]
+    rows: EmittedRows
+    objects: ObjectRows
+    found: list[Detections]
+    oracles: dict[str, list[Detections] | Missing]
+    supervision: bool | Missing
+    decoding: Decoding | None
+    missing: dict[str, str]
+    reach: float | None = None
+
+    def boxes(self, found: Sequence[Detections] | None = None, scenes: Sequence[Scene] | None = None) -> BoxSet:
+        """Truth and detections for the evaluators; by default what the detector returns."""
+        return BoxSet.of(scenes or self.scenes, self.found if found is None else found, self.reach)
+
+
+def audit(
+    source: Source,
+    scenes: Iterable[Scene],
+    *,
+    likeness: Likeness | None = None,
+    told: Callable[[int], None] = lambda n: None,
+) -> Audited:
+    """Audit a detector.
+
+    Args:
+        source: gives raw outputs and what they are trained to be.
+        scenes: with box truth; each is asked for once, its pixels are not kept.
+        likeness: IoU by default.
+        told: hears how many images are done.
+
+    Raises ValueError for no image, unknown truth, labels beyond the classes, and outputs that are not finite.
+    """
+    like = likeness or BoxIou()
+    kept: list[Scene] = []
+    rows: list[EmittedRows] = []
+    objects: list[ObjectRows] = []
+    found: list[Detections] = []
+    oracles: dict[str, list[Detections] | Missing] = {name: [] for name in ("threshold", *ORACLES)}
+    missing: dict[str, str] = {}
+    supervision: bool | Missing = Missing("no image holds an object")
+    first = 0
+    for number, scene in enumerate(scenes):
+        seen = look(source, scene)
+        selected = chosen(source, seen.emission)
+        rows.append(emitted_rows(seen, selected, number, first, like))
+        objects.append(object_rows(seen, number, like))
+        found.append(selected.found())
+        first += len(rows[-1])
+        supervision = _known(seen, supervision, missing)
+        _ask_oracles(source, seen, like, oracles)
+        kept.append(scene.without_pixels())
+        told(number + 1)
+    return Audited(
+        tuple(source.classes),
+        like.name,
+        kept,
+        EmittedRows.join(rows),
+        ObjectRows.join(objects),
+        found,
+        oracles,
+        supervision,
+        source.decoding,
+        missing,
+        like.tolerance if isinstance(like, Closeness) else None,
+    )
+
+
+def look(source: Source, scene: Scene) -> Seen:
+    """Everything about one image: output, truth, and two verdicts on its cells."""
+    emission = source.emit(scene).to("cpu")
+    if emission.classes != len(source.classes):
+        raise ValueError(
+            f"scene `{scene.name}`: {emission.classes} classes are emitted, the source names {len(source.classes)}"
+        )
+    truth = Truth.of(scene, emission.classes)
+    verdict = source.supervise(emission, scene)
+    return Seen(
+        emission,
+        truth,
+        verdict if isinstance(verdict, Missing) else counting(verdict.to("cpu"), truth),
+        _controlled(emission, truth),
+        truth.holds(emission),
+    )
+
+
+def _controlled(emission: Emission, truth: Truth) -> Supervision | Missing:
+    """The control's verdict, its objects named by their rows in the scene."""
+    verdict = control(emission, truth.boxes)
+    return verdict if isinstance(verdict, Missing) else replace(verdict, object=truth.row[verdict.object])
+
+
+def counting(verdict: Supervision, truth: Truth) -> Supervision:
+    """The verdict on objects that count; what is trained for a don't-care is no supervision."""
+    keep = torch.isin(verdict.object, truth.row)
+    return replace(verdict, cell=verdict.cell[keep], object=verdict.object[keep], positive=verdict.positive[keep])
+
+
+@runtime_checkable
+class Selects(Protocol):
+    """A source whose selection is no suppression of boxes, so that no :class:`Decoding` can describe it."""
+
+    def select(self, emission: Emission) -> Selected:
+        """What it returns of an output, which may be another than its own."""
+        ...
+
+
+def chosen(source: Source, emission: Emission, decoding: Decoding | None = None) -> Selected:
+    """What reaches suppression, and what becomes of it: replayed, or the detector's own detections alone.
+
+    Raises ValueError where neither is known.
+    """
+    if isinstance(source, Selects):
+        return source.select(emission)
+    if source.decoding is not None:
+        return select(emission, decoding or source.decoding)
+    if emission.found is None:
+        raise ValueError(
+            "neither `Source.decoding` nor `Emission.found` is given: what the detector returns is unknown"
+        )
+    f = emission.found
+    own = torch.arange(len(f))
+    return Selected(f.cell, f.boxes.float(), f.scores.float(), f.labels, torch.ones_like(own, dtype=torch.bool), own)
+
+
+def _known(seen: Seen, before: bool | Missing, missing: dict[str, str]) -> bool | Missing:
+    """Whether the assigner looks at predictions; what is missing is noted once."""
+    if seen.inside is None:
+        missing.setdefault("places", "cells have no place: inside an object is not told from the background")
+    if isinstance(seen.control, Missing):
+        missing.setdefault("control", seen.control.reason)
+    if isinstance(seen.supervision, Missing):
+        missing.setdefault("supervision", seen.supervision.reason)
+        return seen.supervision if isinstance(before, Missing) else before
+    return seen.supervision.by_prediction if len(seen.supervision.cell) or isinstance(before, Missing) else before
+
+
+def _ask_oracles(
+    source: Source, seen: Seen, likeness: Likeness, oracles: dict[str, list[Detections] | Missing]
+) -> None:
+    if source.decoding is None and not isinstance(source, Selects):
+        for name in oracles:
+            oracles[name] = Missing("how it selects is not known, so that nothing can be changed before it")
+        return
+    like = likeness_of_all(seen, likeness)
+    d = source.decoding
+    open_door = None if d is None else replace(d, threshold=min(d.threshold, LOWEST))
+    for name, answers in oracles.items():
+        if isinstance(answers, Missing):
+            continue
+        changed = ORACLES[name](seen, like) if name in ORACLES else seen.emission
+        if isinstance(changed, Missing):
+            oracles[name] = changed
+        else:
+            answers.append(chosen(source, changed, open_door).found())

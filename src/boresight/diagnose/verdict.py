@@ -1,0 +1,176 @@
+"""One word for why a detector fails, the figures that decided, and what would overturn it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from boresight.diagnose.finding import Finding
+from boresight.diagnose.gains import ENOUGH
+from boresight.evaluate.estimate import Drawn, Estimate
+
+Word = Literal[
+    "classification",
+    "box",
+    "score",
+    "assignment",
+    "background",
+    "threshold",
+    "data",
+    "healthy",
+    "too few to tell",
+]
+
+OBJECTS = 50
+"""Objects that there must be: with fewer, one more or less found is worth a word."""
+NEARLY = 0.8
+"""A repair that gains so much of what the best one gains explains it as well."""
+WORTH = 0.02
+"""A gain in AP50 (or F1) below this is not worth a word: two seeds differ by as much."""
+HEALTHY = 0.05
+"""Where no repair gains this much, nothing is wrong that could be named."""
+
+ORACLE_WORDS: dict[str, Word] = {
+    "threshold": "threshold",
+    "assignment": "assignment",
+    "background": "background",
+    "class": "classification",
+    "box": "box",
+    "score": "score",
+}
+"""Which oracle speaks for which word, from the most particular repair to the most general one."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What to look at.
+
+    Attributes:
+        word: in one word.
+        sentence: in one sentence.
+        overturn: what would change it.
+        figures: those that decided, by name.
+        runner_up: the word that came second; None where there is none.
+        clear: whether the first is clearly ahead of the second (95 %, by image).
+    """
+
+    word: Word
+    sentence: str
+    overturn: str
+    figures: dict[str, Any]
+    runner_up: str | None = None
+    clear: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return asdict(self)
+
+
+def judge(
+    gains: Mapping[str, Drawn],
+    *,
+    ap50: Estimate,
+    counts: Mapping[str, int],
+    findings: Sequence[Finding] = (),
+) -> Verdict:
+    """Apply the rule.
+
+    Args:
+        gains: by oracle, from :func:`boresight.diagnose.gains.for_the_verdict`.
+        ap50: as it is.
+        counts: what the figures rest on: ``objects`` and ``emitted`` boxes.
+        findings: of the training's health and of the data.
+
+    The rule, in this order. (1) An error that the data or the geometry between data and output show is *data*: no
+    other figure means anything then. (2) Fewer than 50 objects: *too few to tell*. (3) Repairs count that are worth
+    0.05 with an interval above 0.02; where fewer than 200 boxes are emitted only the threshold does, and else it is
+    *too few to tell*. The word is that of the largest gain, or of a more particular repair that gains four fifths of
+    it: a score made true repairs nearly everything, and says little where a threshold or an untrained cell explains
+    the same. (4) Else *healthy*.
+    """
+    if data := [f for f in findings if f.severity == "error" and f.id in DATA_RULES]:
+        return _data(data[0])
+    if counts["objects"] < OBJECTS:
+        return _too_few("objects", counts["objects"], OBJECTS, counts, ap50)
+    few = counts["emitted"] < ENOUGH
+    if few and not ("threshold" in gains and _above(gains["threshold"].estimate(), HEALTHY)):
+        return _too_few("emitted boxes", counts["emitted"], ENOUGH, counts, ap50)
+    table = {name: drawn for name, drawn in gains.items() if name in ORACLE_WORDS and (name == "threshold" or not few)}
+    worth = [name for name in ORACLE_WORDS if name in table and _above(table[name].estimate(), HEALTHY)]
+    if not worth:
+        return _healthy(table, ap50)
+    most = max(table[name].value for name in worth)
+    return _named(table, next(name for name in worth if table[name].value >= NEARLY * most), ap50)
+
+
+DATA_RULES = frozenset(
+    {
+        "class-ids-out-of-range",
+        "classes-permuted",
+        "geometry-round-trip",
+        "labels-shifted",
+        "targets-truncated",
+    }
+)
+"""Findings after which figures of the detector mean nothing."""
+
+
+def _above(gain: Estimate, least: float) -> bool:
+    return gain.value is not None and gain.value >= least and gain.interval is not None and gain.interval[0] > WORTH
+
+
+def _data(finding: Finding) -> Verdict:
+    return Verdict(
+        "data",
+        f"Look at the data: {finding.title}.",
+        f"The rule {finding.id} falls silent: {finding.remedy}.",
+        {"finding": finding.to_dict()},
+    )
+
+
+def _too_few(what: str, have: int, need: int, counts: Mapping[str, int], ap50: Estimate) -> Verdict:
+    return Verdict(
+        "too few to tell",
+        f"Too few to tell: {have} {what}, {need} are needed.",
+        f"At least {need - have} more {what}: judge more images, or lower the threshold at which boxes are returned.",
+        {"ap50": asdict(ap50), "counts": dict(counts)},
+    )
+
+
+def _healthy(table: Mapping[str, Drawn], ap50: Estimate) -> Verdict:
+    best = max(table, key=lambda n: table[n].value, default=None)
+    most = "no repair could be tried" if best is None else f"the best repair ({best}) gains {table[best].estimate()}"
+    return Verdict(
+        "healthy",
+        f"Nothing stands out: AP50 {ap50}, {most}.",
+        f"A repair that gains {HEALTHY} of AP50, its interval above {WORTH}.",
+        {"ap50": asdict(ap50), "gains": {n: asdict(d.estimate()) for n, d in table.items()}},
+    )
+
+
+def _named(table: Mapping[str, Drawn], first: str, ap50: Estimate) -> Verdict:
+    word, gain = ORACLE_WORDS[first], table[first].estimate()
+    rest = sorted((n for n in table if n != first), key=lambda n: -table[n].value)
+    second = rest[0] if rest else None
+    ahead = table[first].minus(table[second]).estimate() if second else None
+    clear = ahead is None or (ahead.interval is not None and ahead.interval[0] > 0)
+    assert gain.value is not None
+    currency = {"threshold": "AP50 or F1", "box": "AP50 or AP"}.get(first, "AP50")
+    told = f"Look at {word}: made true, {currency} gains {gain} (AP50 is {ap50})"
+    if second and ahead:
+        beside = f"; {ORACLE_WORDS[second]} would gain {table[second].estimate()}"
+        told += beside if clear else f"{beside}, which is not clearly less ({ahead})"
+    sure = "another seed whose largest gain is another" if clear else "more images, until the difference leaves out 0"
+    return Verdict(
+        word,
+        told + ".",
+        f"A second repair that gains more: {sure}.",
+        {
+            "ap50": asdict(ap50),
+            "gains": {n: asdict(d.estimate()) for n, d in table.items()},
+            "lead": None if ahead is None else asdict(ahead),
+        },
+        runner_up=None if second is None else ORACLE_WORDS[second],
+        clear=clear,
+    )

@@ -1,0 +1,149 @@
+"""Every word of the verdict on a detector in which its fault was planted, and the rule itself at its edges."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from boresight.diagnose.audit import audit
+from boresight.diagnose.diagnosis import diagnose
+from boresight.diagnose.finding import Finding
+from boresight.diagnose.gains import AtThreshold, assignment_gain, score_gain, with_threshold
+from boresight.diagnose.verdict import judge
+from boresight.evaluate.estimate import Drawn, Estimate
+
+_spec = importlib.util.spec_from_file_location("diagnose_grid", Path(__file__).with_name("grid.py"))
+grid = sys.modules.setdefault("diagnose_grid", importlib.util.module_from_spec(_spec))
+_spec.loader.exec_module(grid)
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return grid.made_scenes(80)
+
+
+WORDS = {
+    "": "healthy",
+    "class": "classification",
+    "box": "box",
+    "score": "score",
+    "background": "background",
+    "unsupervised": "assignment",
+    "starved": "assignment",
+}
+
+
+@pytest.mark.parametrize("fault", WORDS)
+def test_the_planted_fault_is_named(scenes, fault):
+    told = diagnose(audit(grid.Made(fault), scenes), replicates=100)
+    assert told.verdict.word == WORDS[fault], told.verdict.sentence
+
+
+def test_a_threshold_that_is_too_high_is_named(scenes):
+    told = diagnose(audit(grid.with_threshold(grid.Made(), 0.85), scenes), threshold=0.85, replicates=100)
+    assert told.verdict.word == "threshold"
+
+
+def test_few_images_are_too_few(scenes):
+    told = diagnose(audit(grid.Made("class"), scenes[:10]), replicates=50)
+    assert told.verdict.word == "too few to tell"
+    assert "50 are needed" in told.verdict.sentence
+
+
+# --- the rule on figures ---
+
+
+def drawn(value: float, spread: float = 0.01) -> Drawn:
+    return Drawn(value, value + spread * np.linspace(-1, 1, 101), 300)
+
+
+AP = Estimate(0.4, 300, (0.35, 0.45))
+MANY = {"objects": 300, "emitted": 3000}
+
+
+def word(gains, counts=MANY, findings=()):
+    return judge({k: drawn(*np.atleast_1d(v)) for k, v in gains.items()}, ap50=AP, counts=counts, findings=findings)
+
+
+def test_the_largest_gain_has_the_word():
+    told = word({"class": 0.3, "box": 0.1})
+    assert (told.word, told.runner_up, told.clear) == ("classification", "box", True)
+
+
+def test_a_gain_whose_interval_reaches_down_to_noise_says_nothing():
+    assert word({"class": (0.3, 0.5), "box": 0.1}).word == "box"
+    assert word({"class": (0.06, 0.05)}).word == "healthy"
+
+
+def test_a_more_particular_repair_wins_where_it_explains_nearly_as_much():
+    assert word({"score": 0.5, "assignment": 0.45}).word == "assignment"
+    assert word({"score": 0.5, "assignment": 0.3}).word == "score"
+
+
+def test_what_is_not_clear_is_said():
+    told = word({"class": (0.30, 0.2), "box": (0.28, 0.02)})
+    assert told.word == "classification"
+    assert not told.clear
+    assert "not clearly less" in told.sentence
+    assert "more images" in told.overturn
+
+
+@pytest.mark.parametrize(("objects", "expected"), [(49, "too few to tell"), (50, "classification")])
+def test_fifty_objects(objects, expected):
+    assert word({"class": 0.3}, {"objects": objects, "emitted": 3000}).word == expected
+
+
+@pytest.mark.parametrize(("emitted", "expected"), [(199, "too few to tell"), (200, "classification")])
+def test_two_hundred_boxes(emitted, expected):
+    assert word({"class": 0.3}, {"objects": 300, "emitted": emitted}).word == expected
+
+
+def test_few_boxes_because_of_the_threshold_are_the_thresholds_fault():
+    assert word({"class": 0.3, "threshold": 0.2}, {"objects": 300, "emitted": 20}).word == "threshold"
+
+
+def finding(rule: str, severity: str) -> Finding:
+    return Finding(rule, severity, "x", {}, "y", "z")
+
+
+def test_data_comes_before_everything():
+    told = word({"class": 0.3}, findings=[finding("geometry-round-trip", "error")])
+    assert told.word == "data"
+    assert told.figures["finding"]["id"] == "geometry-round-trip"
+    assert word({"class": 0.3}, findings=[finding("geometry-round-trip", "warning")]).word == "classification"
+    assert word({"class": 0.3}, findings=[finding("loader-bound", "error")]).word == "classification"
+
+
+def test_no_gain_can_be_asked():
+    assert word({}).word == "healthy"
+    assert "no repair could be tried" in word({}).sentence
+
+
+# --- gains that are made of several ---
+
+
+def test_ranking_near_objects_and_the_background_are_told_apart():
+    near = {"score_everywhere": drawn(0.5), "background": drawn(0.1)}
+    assert score_gain(near).value == pytest.approx(0.5)  # ranking costs 0.4: one fault explains both
+    mostly = {"score_everywhere": drawn(0.5), "background": drawn(0.4)}
+    assert score_gain(mostly).value == pytest.approx(0.1)
+    assert score_gain({"background": drawn(0.1)}) is None
+
+
+def test_assignment_is_the_larger_of_two():
+    table = {"trained_cells": drawn(0.3), "inside_cells": drawn(0.1), "starved": drawn(0.05)}
+    assert assignment_gain(table, True).value == pytest.approx(0.2)
+    assert assignment_gain(table, False).value == pytest.approx(0.05)
+    assert assignment_gain({}, True) is None
+
+
+def test_the_threshold_costs_what_it_costs_most():
+    told = AtThreshold(0.5, 0.3, drawn(0.4), drawn(0.7))
+    assert with_threshold({"threshold": drawn(0.1)}, told)["threshold"].value == pytest.approx(0.3)
+    assert with_threshold({"threshold": drawn(0.6)}, told)["threshold"].value == pytest.approx(0.6)
+    unknown = AtThreshold(None, 0.3, None, drawn(0.7))
+    assert with_threshold({}, unknown) == {}
