@@ -26,6 +26,10 @@ def add_diagnose_verb(parser: argparse.ArgumentParser, common: Common) -> None:
     verb.add_argument("--split", default="val", choices=["train", "val", "test"], help="(default: %(default)s)")
     verb.add_argument("--limit", type=int, help="audit the first N images only")
     verb.add_argument("--checkpoint", default="last", choices=["last", "best"])
+    verb.add_argument("--prove", action="store_true", help="train with and without the first remedy, and compare")
+    verb.add_argument("--seeds", type=int, default=3, help="with --prove: paired trainings (default: %(default)s)")
+    verb.add_argument("--steps", type=int, help="with --prove: of each training (default: the run's, 300 at most)")
+    verb.add_argument("--jobs", type=int, help="with --prove: trainings at a time (default: one for each CPU)")
     verb.add_argument(
         "--fail-on", choices=SEVERITIES, help="exit with 1 if a finding is as grave as this, or graver (for CI)"
     )
@@ -35,6 +39,8 @@ def _diagnose(args: argparse.Namespace, rest: list[str]) -> Result:
     files = args.annotations is not None or args.predictions is not None
     if files == (args.run_folder is not None):
         raise UserError("diagnose: give a run, or --annotations GT.json --predictions FOUND.json")
+    if args.prove and files:
+        raise UserError("--prove: detections cannot be trained again; give a run")
     for name in ("threshold", "out"):
         if getattr(args, name) is not None and not files:
             raise UserError(f"--{name}: of a run it is known; drop it")
@@ -53,8 +59,27 @@ def _of_run(args: argparse.Namespace) -> Result:
     if not args.json:
         print(summary(told))
         print(f"\n{run.root / 'diagnosis.json'}")
-    result = last_line(told)
-    return {"run": str(run.root), "split": args.split, **result, "_status": _status(args.fail_on, result["findings"])}
+    result = {"run": str(run.root), "split": args.split, **last_line(told)}
+    if args.prove:
+        result["proof"] = _proof(args, told.remedies)
+    return {**result, "_status": _status(args.fail_on, result["findings"])}
+
+
+def _proof(args: argparse.Namespace, remedies: list[dict[str, Any]]) -> Result | None:
+    """What the first remedy does in a paired training; None where there is none to prove."""
+    if not remedies:
+        if not args.json:
+            print("\nnothing to prove: no remedy is known for this verdict")
+        return None
+    from boresight.run.prove import proof_lines, prove
+    from boresight.run.record import RunFolder, add_to_json
+
+    run = RunFolder(args.run_folder)
+    told = prove(run, remedies[0]["change"], seeds=args.seeds, steps=args.steps, jobs=args.jobs, quiet=args.quiet)
+    add_to_json(run.root / "diagnosis.json", {"proof": told})
+    if not args.json:
+        print(f"\n{proof_lines(told)}")
+    return told
 
 
 def _of_files(args: argparse.Namespace) -> Result:

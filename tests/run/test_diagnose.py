@@ -19,9 +19,11 @@ from boresight.run.config_text import LocaliseSettings, TextSettings
 from boresight.run.diagnose import COLUMNS, diagnose_run, source_of
 from boresight.run.parse import nested, settings_from
 from boresight.run.predict import load_trained
+from boresight.run.prove import proof_lines, prove
 from boresight.run.recipes import recipe
 from boresight.run.record import RunFolder, read_parquet
-from boresight.run.remedies import TABLES, _tree, remedies
+from boresight.run.remedies import TABLES, remedies, tree_of
+from boresight.run.systems import read_settings
 from boresight.run.train import train
 
 
@@ -144,7 +146,7 @@ def test_remedies_are_settings_that_exist_and_are_not_in_force(tiny, tiny_text):
 
         for remedy in table:
             settings_from(
-                type(kinds[name]), merged(nested(kinds[name]), _tree(remedy.change)), origin=f"{name} {remedy.change}"
+                type(kinds[name]), merged(nested(kinds[name]), tree_of(remedy.change)), origin=f"{name} {remedy.change}"
             )
 
 
@@ -159,6 +161,39 @@ def test_a_remedy_names_its_most(text_runs):
     assert {"decode.fusion": "learned", "supervise.emitted": True} not in [r["change"] for r in listed]  # in force
 
 
+def test_a_remedy_is_proved_by_paired_trainings(text_runs, tmp_path):
+    run = RunFolder(Path(shutil.copytree(text_runs["text"].root, tmp_path / "proved")))
+    told = prove(run, {"supervise.objectness": True}, seeds=2, steps=3, jobs=2)
+    assert (told["seeds"], told["steps"]) == (2, 3)
+    assert {"as_it_is", "remedy", "difference"} == told["figures"]["ap50"].keys()
+    assert len(told["figures"]["ap50"]["remedy"]["values"]) == 2
+    folder = Path(told["folder"])
+    assert folder.parent == run.root / "proof"
+    kept = [read_settings(folder / "data" / side / "seed-1" / "config.yaml") for side in ("as_it_is", "remedy")]
+    assert [s.supervise.objectness for s in kept] == [False, True]
+    assert kept[0].train == kept[1].train
+    assert kept[0].train.seed == 1
+    assert "supervise.objectness" in proof_lines(told)
+
+
+def test_nothing_is_proved_where_no_remedy_is_known(text_runs, tmp_path, capsys):
+    run = Path(shutil.copytree(text_runs["text"].root, tmp_path / "unproved"))
+    assert main(["diagnose", str(run), "--split", "test", "--quiet", "--prove"]) == 0  # too few to tell
+    assert "nothing to prove" in capsys.readouterr().out
+
+
+def test_the_command_proves_the_first_remedy_and_keeps_it(text_runs, tmp_path, capsys, monkeypatch):
+    run = Path(shutil.copytree(text_runs["text"].root, tmp_path / "kept"))
+    monkeypatch.setattr("boresight.diagnose.verdict.OBJECTS", 1)
+    monkeypatch.setattr("boresight.diagnose.verdict.HEALTHY", -1.0)
+    monkeypatch.setattr("boresight.diagnose.verdict.WORTH", -1.0)
+    words = ["--split", "test", "--quiet", "--json", "--prove", "--seeds", "1", "--steps", "2"]
+    assert main(["diagnose", str(run), *words]) == 0
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert line["proof"]["change"] == line["remedies"][0]["change"]
+    assert json.loads((run / "diagnosis.json").read_text())["proof"]["steps"] == 2
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -168,6 +203,7 @@ def test_a_remedy_names_its_most(text_runs):
         (["RUN", "--threshold", "0.5"], "--threshold: of a run it is known"),
         (["--annotations", "a", "--predictions", "b", "--threshold", "2"], "--threshold 2.0: must be between 0 and 1"),
         (["nowhere"], "nowhere: no run here"),
+        (["--annotations", "a", "--predictions", "b", "--prove"], "--prove: detections cannot be trained again"),
         (["RUN", "--limit", "0"], "--limit 0: at least one image"),
     ],
 )

@@ -84,7 +84,7 @@ def remedies(settings: Any, diagnosis: Diagnosis) -> list[dict[str, Any]]:
     told = []
     for word in words:
         for remedy in (r for r in TABLES[settings.detector] if r.word == word):
-            tree = _tree(remedy.change)
+            tree = tree_of(remedy.change)
             if _in_force(now, tree):
                 continue
             settings_from(type(settings), merged(now, tree), origin="the remedy")
@@ -108,7 +108,7 @@ def _shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _tree(change: dict[str, Any]) -> dict[str, Any]:
+def tree_of(change: dict[str, Any]) -> dict[str, Any]:
     """``{"a.b": 1}`` to ``{"a": {"b": 1}}``."""
     tree: dict[str, Any] = {}
     for key, value in change.items():
