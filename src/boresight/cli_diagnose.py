@@ -58,7 +58,7 @@ def _of_run(args: argparse.Namespace) -> Result:
     told = diagnose_run(run, split=args.split, limit=args.limit, which=args.checkpoint, quiet=args.quiet)
     if not args.json:
         print(summary(told))
-        print(f"\n{run.root / 'diagnosis.json'}")
+        print(f"\n{run.diagnosis}")
     result = {"run": str(run.root), "split": args.split, **last_line(told)}
     if args.prove:
         result["proof"] = _proof(args, told.remedies)
@@ -76,7 +76,7 @@ def _proof(args: argparse.Namespace, remedies: list[dict[str, Any]]) -> Result |
 
     run = RunFolder(args.run_folder)
     told = prove(run, remedies[0]["change"], seeds=args.seeds, steps=args.steps, jobs=args.jobs, quiet=args.quiet)
-    add_to_json(run.root / "diagnosis.json", {"proof": told})
+    add_to_json(run.diagnosis, {"proof": told})
     if not args.json:
         print(f"\n{proof_lines(told)}")
     return told

@@ -194,6 +194,18 @@ def test_the_command_proves_the_first_remedy_and_keeps_it(text_runs, tmp_path, c
     assert json.loads((run / "diagnosis.json").read_text())["proof"]["steps"] == 2
 
 
+@pytest.mark.parametrize("name", ["text", "points"])
+def test_the_report_shows_the_diagnosis(text_runs, copied, name, tmp_path):
+    run = copied if name == "points" else RunFolder(Path(shutil.copytree(text_runs["text"].root, tmp_path / "shown")))
+    diagnose_run(run, split="test", bootstrap=20)
+    assert main(["report", str(run.root)]) == 0
+    html = run.report.read_text()
+    assert '<h2 id="diagnosis">Diagnosis</h2>' in html
+    assert "Too few to tell" in html
+    assert "Where boxes come from" in html
+    assert ("driven out" in html) == (name == "text")
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -20,6 +20,8 @@ from boresight.report.box_pictures import (
 from boresight.report.box_tables import SEARCH, class_names, class_table, overview, per_class
 from boresight.report.chosen import by_image, chosen_frames
 from boresight.report.curves import Panel, training_panels
+from boresight.report.diagnosis import diagnosis_part
+from boresight.report.displaced import displaced_gallery
 from boresight.report.localisation import localisation
 from boresight.report.page import page
 from boresight.report.reading import FrameStore, RunData
@@ -78,6 +80,7 @@ def box_page(data: Sequence[RunData], heading: Mapping[str, Any], table: Sequenc
     shown = shown_images(data, store)
     drawn = {m.kind for _, views in shown.views for v in views for m in v.marks}
     parts = [localisation(d) for d in data if d.detector == "localise" or (d.evaluation or {}).get("localisation")]
+    diagnosed = [diagnosis_part(d) for d in data] if any(d.diagnosis for d in data) else []
     verdicts = [f"{d.run.name}: {d.verdict[0]}" if len(data) > 1 else d.verdict[0] for d in parts if d.verdict]
     return page(
         "boxes.html",
@@ -86,6 +89,8 @@ def box_page(data: Sequence[RunData], heading: Mapping[str, Any], table: Sequenc
         classes=class_table(data, novel),
         class_chart=class_chart(data, novel),
         localised=parts,
+        diagnosed=diagnosed,
+        displaced=[displaced_gallery(d, store) if d.diagnosis else None for d in data],
         shown=shown,
         legend=[(kind, words) for kind, words in LEGEND if kind not in RARE or kind in drawn],
         hidden=() if search else QUIET,

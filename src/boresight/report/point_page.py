@@ -8,6 +8,7 @@ from typing import Any
 from boresight.report import frames
 from boresight.report.chosen import by_image, chosen_frames
 from boresight.report.curves import judged_panels, training_panels
+from boresight.report.diagnosis import diagnosis_part
 from boresight.report.page import page
 from boresight.report.reading import FrameStore, RunData
 from boresight.report.tables import compatibility_rows, given_table, summary_table
@@ -31,6 +32,8 @@ def point_page(data: Sequence[RunData], heading: Mapping[str, Any], table: Seque
     return page(
         "report.html",
         **heading,
+        diagnosed=[diagnosis_part(d) for d in data] if any(d.diagnosis for d in data) else [],
+        displaced=[None] * len(data),
         legend=LEGEND,
         summary=given_table(table) if table is not None else summary_table(data),
         curves=training_panels(data),

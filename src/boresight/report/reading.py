@@ -40,6 +40,7 @@ class RunData:
         environment, evaluation, done: the JSON files.
         metrics, targets, matches: the tables.
         notes: sentences on what is missing.
+        diagnosis, emissions: what `boresight diagnose` wrote.
         data: settings of the frames it was judged on, else of those it was trained with; None where they cannot be
             read.
     """
@@ -56,6 +57,8 @@ class RunData:
     matches: list[dict[str, Any]]
     notes: list[str] = field(default_factory=list)
     data: AnyData | None = None
+    diagnosis: dict[str, Any] | None = None
+    emissions: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def detector(self) -> str:
@@ -123,6 +126,8 @@ def read_run(run: RunFolder, name: str, index: int) -> RunData:
         _table(run.matches),
         notes,
         data,
+        _json(run.diagnosis),
+        _table(run.emissions),
     )
 
 
@@ -172,6 +177,16 @@ class FrameStore:
         if (data, run.split) not in self._known:
             self._known[data, run.split] = self._opened(data, run.split)
         return self._known[data, run.split]
+
+    def of_diagnosis(self, run: RunData) -> tuple[Frames, tuple[str, ...]] | str:
+        """The frames that the run was diagnosed on, with the names of all labels, or a sentence why there are none."""
+        split = str((run.diagnosis or {}).get("split", "val"))
+        if run.settings is None:
+            return "The settings are not known, so the frames cannot be opened."
+        found = self._opened(_same_frames(run.settings.data), split)
+        if isinstance(found, str):
+            return found
+        return getattr(found, split), found.classes + found.novel
 
     def frames(self, run: RunData) -> Frames | str:
         """The frames that the run was judged on (else its validation frames), or a sentence why there are none."""

@@ -18,7 +18,7 @@ from boresight.detectors.text_query import TextQuery
 from boresight.diagnose.audit import Audited, audit
 from boresight.diagnose.diagnosis import Diagnosis, diagnose, judged
 from boresight.diagnose.displacement import displaced
-from boresight.diagnose.emitted import BUCKETS
+from boresight.diagnose.emitted import BUCKETS, EmittedRows
 from boresight.diagnose.likeness import BoxIou, Closeness
 from boresight.run.boxes import query_texts
 from boresight.run.predict import Trained, load_trained
@@ -47,6 +47,11 @@ COLUMNS = {
     "distance": "float64",
     "kind": "string",
     "displaced_iou": "float64",
+    "displaced_score": "float64",
+    "displaced_x0": "float64",
+    "displaced_y0": "float64",
+    "displaced_x1": "float64",
+    "displaced_y1": "float64",
 }
 """``emissions.parquet``: a row a detection that the detector returns."""
 
@@ -102,8 +107,8 @@ def diagnose_run(
     found = diagnose(audited, threshold=trained.checkpoint.threshold, replicates=bootstrap)
     told = Diagnosed(found, remedies(trained.settings, found))
     about = {"run": str(run.root), "detector": kind.name, "split": split, "checkpoint": which, "limit": limit}
-    write_json(run.root / "diagnosis.json", about | told.to_dict())
-    write_parquet(run.root / "emissions.parquet", emission_table(audited), COLUMNS)
+    write_json(run.diagnosis, about | told.to_dict())
+    write_parquet(run.emissions, emission_table(audited), COLUMNS)
     return told
 
 
@@ -132,7 +137,7 @@ def emission_table(audited: Audited) -> list[dict[str, Any]]:
     rows = audited.rows
     hit, ignored = judged(audited)
     lost = displaced(rows)
-    better = dict(zip(lost.row.tolist(), rows.own[lost.better].tolist(), strict=True))
+    better = dict(zip(lost.row.tolist(), lost.better.tolist(), strict=True))
     table = []
     for i in rows.kept.nonzero()[0].tolist():
         scene = audited.scenes[rows.image[i]]
@@ -154,10 +159,17 @@ def emission_table(audited: Audited) -> list[dict[str, Any]]:
                 "object": int(rows.object[i]),
                 "distance": None if rows.distance[i] != rows.distance[i] else float(rows.distance[i]),
                 "kind": kind,
-                "displaced_iou": better.get(i),
+                **(_displaced(rows, better[i]) if i in better else {}),
             }
         )
     return table
+
+
+def _displaced(rows: EmittedRows, i: int) -> dict[str, float]:
+    """The better box that was driven out."""
+    box = zip(("x0", "y0", "x1", "y1"), rows.box[i].tolist(), strict=True)
+    told = {f"displaced_{k}": v for k, v in box}
+    return told | {"displaced_iou": float(rows.own[i]), "displaced_score": float(rows.score[i])}
 
 
 def _bucket(number: int) -> str | None:
