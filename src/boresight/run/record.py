@@ -68,6 +68,11 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_text(path, json.dumps({"schema_version": SCHEMA_VERSION, **value}, indent=1, allow_nan=False) + "\n")
 
 
+def add_to_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Put further keys into a JSON object that is there already, atomically."""
+    write_json(path, {**json.loads(path.read_text(encoding="utf-8")), **value})
+
+
 def write_yaml(path: Path, value: Mapping[str, Any]) -> None:
     """Write YAML atomically, keys in their order."""
     import yaml
@@ -136,8 +141,11 @@ class RunFolder:
         self.predictions = self.root / "predictions.json"
         self.matches = self.root / "matches.parquet"
         self.evaluation = self.root / "evaluation.json"
+        self.diagnosis = self.root / "diagnosis.json"
+        self.emissions = self.root / "emissions.parquet"
         self.report = self.root / "report.html"
         self.done = self.root / "done.json"
+        self.health = self.root / "health.json"
 
     @classmethod
     def existing(cls, root: str | Path) -> RunFolder:
