@@ -18,7 +18,8 @@ from torch.nn import functional
 
 from boresight.core.grid import unravel_cell
 from boresight.core.types import DenseOutput, DenseTargets, Detections, Points, Proposals, Scene
-from boresight.detectors.box_refiner import BoxRefiner, Looking, Reference, RefineCriterion, Refiner
+from boresight.detectors.box_looks import Looking, Reference
+from boresight.detectors.box_refiner import BoxRefiner, RefineCriterion, Refiner
 from boresight.detectors.detector import Detector
 from boresight.features.clip import FrozenClip
 from boresight.features.clip_load import load_clip

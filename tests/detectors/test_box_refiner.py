@@ -9,7 +9,8 @@ from torch.testing import assert_close
 
 from boresight.core.boxes import aligned_iou
 from boresight.core.types import Detections, Proposals, Scene
-from boresight.detectors.box_refiner import BoxRefiner, Looking, Reference, RefineCriterion, settled
+from boresight.detectors.box_looks import Looking, Reference
+from boresight.detectors.box_refiner import BoxRefiner, RefineCriterion, settled
 from boresight.features.encoder import FeatureMaps
 from boresight.features.feature_store import MemoryStore
 from boresight.features.stored_maps import StoredMaps

@@ -150,7 +150,7 @@ def test_validation_has_more_boxes_than_objects_and_the_test_one_each():
     splits = refine_splits(tiny())
     objects = [sum(int((~f[i].ignore).sum()) for i in range(len(f))) for f in (splits.val, splits.test)]
     boxes = [sum(len(f[i].proposals) for i in range(len(f))) for f in (splits.val, splits.test)]
-    assert boxes == [4 * objects[0], objects[1]]
+    assert boxes == [16 * objects[0], objects[1]]
 
 
 # --- training ---

@@ -11,7 +11,8 @@ import torch
 
 from boresight.core.errors import UserError
 from boresight.core.types import Detections, Scene
-from boresight.detectors.box_refiner import BoxRefiner, Looking, Reference, RefineCriterion, Refiner, settled
+from boresight.detectors.box_looks import Looking, Reference
+from boresight.detectors.box_refiner import BoxRefiner, RefineCriterion, Refiner, settled
 from boresight.evaluate.refinement import Outcome, choose_confidence, refined
 from boresight.features.stored_maps import StoredMaps
 from boresight.heads.refiner import ReferenceHead, RefineHead

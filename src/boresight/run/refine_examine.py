@@ -73,7 +73,7 @@ def refine_frames(detector: Detector, request: Request) -> tuple[list[Scene], li
             assert scene.proposals is not None
             one = detector.decode(output)[0].to("cpu")
             found.append(tightened(output, one, scene.proposals, request.threshold))
-            scenes.append(replace(scene, image=scene.image.new_zeros(()).expand(scene.image.shape)))
+            scenes.append(scene.without_pixels())
             bar.step(1)
     return scenes, found
 
