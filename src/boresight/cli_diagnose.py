@@ -18,7 +18,7 @@ SEVERITIES = ("note", "warning", "error")
 def add_diagnose_verb(parser: argparse.ArgumentParser, common: Common) -> None:
     """Add the options; ``common`` gives the verb what every verb has."""
     verb = common(parser, _diagnose)
-    verb.add_argument("run_folder", nargs="?", metavar="RUN", help="a run of `point`, `text` or `localise`")
+    verb.add_argument("run_folder", nargs="?", metavar="RUN", help="a run of ours")
     verb.add_argument("--annotations", metavar="FILE", help="instead of a run: COCO truth, of any detector")
     verb.add_argument("--predictions", metavar="FILE", help="with --annotations: COCO results")
     verb.add_argument("--threshold", type=float, help="with --annotations: the score from which detections are used")
@@ -53,16 +53,31 @@ def _of_run(args: argparse.Namespace) -> Result:
     from boresight.run.record import RunFolder
 
     run = RunFolder.existing(args.run_folder)
-    from boresight.run.diagnose import diagnose_run, last_line, summary
+    from boresight.run.systems import read_settings
 
-    told = diagnose_run(run, split=args.split, limit=args.limit, which=args.checkpoint, quiet=args.quiet)
-    if not args.json:
-        print(summary(told))
-        print(f"\n{run.diagnosis}")
-    result = {"run": str(run.root), "split": args.split, **last_line(told)}
+    told = _told(args, run, read_settings(run.config).detector)
+    result = {"run": str(run.root), "split": args.split, **told}
     if args.prove:
-        result["proof"] = _proof(args, told.remedies)
+        result["proof"] = _proof(args, told["remedies"])
     return {**result, "_status": _status(args.fail_on, result["findings"])}
+
+
+def _told(args: argparse.Namespace, run: Any, kind: str) -> Result:
+    """Diagnose, print what a person reads, and return the figures of the last line."""
+    common: dict[str, Any] = {"split": args.split, "limit": args.limit, "which": args.checkpoint, "quiet": args.quiet}
+    if kind == "refine":
+        from boresight.run import diagnose_refine as refine
+
+        refiner = refine.diagnose_refiner(run, **common)
+        text, line = refine.summary(refiner), refine.last_line(refiner)
+    else:
+        from boresight.run import diagnose as cells
+
+        told = cells.diagnose_run(run, **common)
+        text, line = cells.summary(told), cells.last_line(told)
+    if not args.json:
+        print(f"{text}\n\n{run.diagnosis}")
+    return line
 
 
 def _proof(args: argparse.Namespace, remedies: list[dict[str, Any]]) -> Result | None:

@@ -15,6 +15,7 @@ from boresight.detectors.own import OwnSource
 from boresight.detectors.own_points import PointSource, with_points_as_boxes
 from boresight.diagnose.audit import audit
 from boresight.diagnose.likeness import Closeness
+from boresight.run.config_refine import RefineSettings
 from boresight.run.config_text import LocaliseSettings, TextSettings
 from boresight.run.diagnose import COLUMNS, diagnose_run, source_of
 from boresight.run.parse import nested, settings_from
@@ -141,6 +142,7 @@ def test_a_run_of_points_is_diagnosed(copied, capsys):
 
 def test_remedies_are_settings_that_exist_and_are_not_in_force(tiny, tiny_text):
     kinds = {"point": tiny(), "text": tiny_text(), "localise": tiny_text(kind=LocaliseSettings)}
+    kinds["refine"] = RefineSettings()
     for name, table in TABLES.items():
         from boresight.run.parse import merged
 

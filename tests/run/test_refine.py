@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -400,6 +401,17 @@ def test_clear_cache_takes_away_what_this_encoder_made_and_nothing_else(tmp_path
         assert main(["train", "refine", *words(), *disk, *more, *runs]) == 0
     misses = [json.loads(line)["features"]["misses"] for line in capsys.readouterr().out.splitlines()]
     assert misses == [9, 0, 9, 9, 0]
+
+
+def test_a_refiner_is_diagnosed(trained, tmp_path, capsys):
+    run = RunFolder(shutil.copytree(trained.root, tmp_path / "run"))
+    assert main(["diagnose", str(run.root), "--split", "test", "--quiet"]) == 0
+    told = capsys.readouterr().out
+    assert "mean IoU gains" in told
+    kept = json.loads(run.diagnosis.read_text())
+    assert kept["detector"] == "refine"
+    assert set(kept["gains"]) == {"box", "score", "threshold"}
+    assert kept["refinement"]["iou_after"] == json.loads(trained.evaluation.read_text())["iou_after"]
 
 
 def test_a_refiner_finds_nothing_by_itself(trained, capsys, tmp_path):

@@ -36,6 +36,7 @@ def test_a_run_leaves_its_files(trained, tiny, leftovers):
         "metrics.parquet",
         "targets.parquet",
         "done.json",
+        "health.json",
         os.path.join("checkpoints", "last.safetensors"),
         os.path.join("checkpoints", "best.safetensors"),
     }

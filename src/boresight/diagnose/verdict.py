@@ -73,6 +73,7 @@ def judge(
     ap50: Estimate,
     counts: Mapping[str, int],
     findings: Sequence[Finding] = (),
+    figure: str = "AP50",
 ) -> Verdict:
     """Apply the rule.
 
@@ -81,6 +82,7 @@ def judge(
         ap50: as it is.
         counts: what the figures rest on: ``objects`` and ``emitted`` boxes.
         findings: of the training's health and of the data.
+        figure: what is gained, ``ap50`` being its value.
 
     The rule, in this order. (1) An error that the data or the geometry between data and output show is *data*: no
     other figure means anything then. (2) Fewer than 50 objects: *too few to tell*. (3) Repairs count that are worth
@@ -99,19 +101,13 @@ def judge(
     table = {name: drawn for name, drawn in gains.items() if name in ORACLE_WORDS and (name == "threshold" or not few)}
     worth = [name for name in ORACLE_WORDS if name in table and _above(table[name].estimate(), HEALTHY)]
     if not worth:
-        return _healthy(table, ap50)
+        return _healthy(table, ap50, figure)
     most = max(table[name].value for name in worth)
-    return _named(table, next(name for name in worth if table[name].value >= NEARLY * most), ap50)
+    return _named(table, next(name for name in worth if table[name].value >= NEARLY * most), ap50, figure)
 
 
 DATA_RULES = frozenset(
-    {
-        "class-ids-out-of-range",
-        "classes-permuted",
-        "geometry-round-trip",
-        "labels-shifted",
-        "targets-truncated",
-    }
+    {"class-ids", "classes-permuted", "geometry-round-trip", "labels-shifted", "padding-shift", "targets-truncated"}
 )
 """Findings after which figures of the detector mean nothing."""
 
@@ -138,26 +134,26 @@ def _too_few(what: str, have: int, need: int, counts: Mapping[str, int], ap50: E
     )
 
 
-def _healthy(table: Mapping[str, Drawn], ap50: Estimate) -> Verdict:
+def _healthy(table: Mapping[str, Drawn], ap50: Estimate, figure: str) -> Verdict:
     best = max(table, key=lambda n: table[n].value, default=None)
     most = "no repair could be tried" if best is None else f"the best repair ({best}) gains {table[best].estimate()}"
     return Verdict(
         "healthy",
-        f"Nothing stands out: AP50 {ap50}, {most}.",
-        f"A repair that gains {HEALTHY} of AP50, its interval above {WORTH}.",
+        f"Nothing stands out: {figure} {ap50}, {most}.",
+        f"A repair that gains {HEALTHY} of {figure}, its interval above {WORTH}.",
         {"ap50": asdict(ap50), "gains": {n: asdict(d.estimate()) for n, d in table.items()}},
     )
 
 
-def _named(table: Mapping[str, Drawn], first: str, ap50: Estimate) -> Verdict:
+def _named(table: Mapping[str, Drawn], first: str, ap50: Estimate, figure: str) -> Verdict:
     word, gain = ORACLE_WORDS[first], table[first].estimate()
     rest = sorted((n for n in table if n != first), key=lambda n: -table[n].value)
     second = rest[0] if rest else None
     ahead = table[first].minus(table[second]).estimate() if second else None
     clear = ahead is None or (ahead.interval is not None and ahead.interval[0] > 0)
     assert gain.value is not None
-    currency = {"threshold": "AP50 or F1", "box": "AP50 or AP"}.get(first, "AP50")
-    told = f"Look at {word}: made true, {currency} gains {gain} (AP50 is {ap50})"
+    currency = {"threshold": "AP50 or F1", "box": "AP50 or AP"}.get(first, figure) if figure == "AP50" else figure
+    told = f"Look at {word}: made true, {currency} gains {gain} ({figure} is {ap50})"
     if second and ahead:
         beside = f"; {ORACLE_WORDS[second]} would gain {table[second].estimate()}"
         told += beside if clear else f"{beside}, which is not clearly less ({ahead})"

@@ -79,6 +79,17 @@ class Outcome:
     quality: Tensor | None = None
 
 
+def judged_rows(scene: Scene) -> Tensor:
+    """``[M]`` bool: the coarse boxes of a scene that stand for an object that counts."""
+    assert scene.proposals is not None
+    assert scene.proposals.matched is not None
+    owner = scene.proposals.matched
+    use = owner >= 0
+    if scene.ignore is not None and len(scene.ignore):
+        use = use & ~scene.ignore[owner.clamp(min=0)]
+    return use
+
+
 def refined(scenes: Sequence[Scene], outcomes: Sequence[Outcome]) -> Refined:
     """Gather what can be judged: the coarse boxes that stand for an object that counts (``Proposals.matched``).
 
@@ -90,11 +101,8 @@ def refined(scenes: Sequence[Scene], outcomes: Sequence[Outcome]) -> Refined:
         proposals = scene.proposals
         if proposals is None or proposals.matched is None or scene.boxes is None or scene.labels is None:
             raise ValueError(f"scene `{scene.name}`: coarse boxes, their owners or the truth are unknown")
-        owner = proposals.matched
-        use = owner >= 0
-        if scene.ignore is not None and len(scene.boxes):
-            use = use & ~scene.ignore[owner.clamp(min=0)]
-        owner = owner[use]
+        use = judged_rows(scene)
+        owner = proposals.matched[use]
         truth = scene.boxes[owner].double().reshape(-1, 4)
         columns["image"].append(np.full(len(owner), i))
         columns["label"].append(scene.labels[owner].numpy())

@@ -20,7 +20,9 @@ from boresight.diagnose.diagnosis import Diagnosis, diagnose, judged
 from boresight.diagnose.displacement import displaced
 from boresight.diagnose.emitted import BUCKETS, EmittedRows
 from boresight.diagnose.likeness import BoxIou, Closeness
+from boresight.diagnose.rule import Health
 from boresight.run.boxes import query_texts
+from boresight.run.health import run_health
 from boresight.run.predict import Trained, load_trained
 from boresight.run.progress import Progress
 from boresight.run.recipe import Frames, Splits
@@ -63,14 +65,17 @@ class Diagnosed:
     Attributes:
         diagnosis: all of it.
         remedies: settings to change, the most promising first.
+        health: what the rules of training health say, those that are silent or could not be judged included.
     """
 
     diagnosis: Diagnosis
     remedies: list[dict[str, Any]]
+    health: Health
 
     def to_dict(self) -> dict[str, Any]:
         """For ``diagnosis.json``."""
-        return self.diagnosis.to_dict() | {"remedies": self.remedies}
+        rules = {k: v for k, v in self.health.to_dict().items() if k != "findings"}
+        return self.diagnosis.to_dict() | {"remedies": self.remedies, "rules": rules}
 
 
 def diagnose_run(
@@ -104,8 +109,9 @@ def diagnose_run(
     likeness = Closeness(trained.settings.decode.tolerance) if points else BoxIou()
     with Progress(count, label="audit", quiet=quiet) as bar:
         audited = audit(source, _scenes(frames, count, points), likeness=likeness, told=lambda done: bar.step(1))
-    found = diagnose(audited, threshold=trained.checkpoint.threshold, replicates=bootstrap)
-    told = Diagnosed(found, remedies(trained.settings, found))
+    health = run_health(run, probe=True)
+    found = diagnose(audited, threshold=trained.checkpoint.threshold, findings=health.findings, replicates=bootstrap)
+    told = Diagnosed(found, remedies(trained.settings, found), health)
     about = {"run": str(run.root), "detector": kind.name, "split": split, "checkpoint": which, "limit": limit}
     write_json(run.diagnosis, about | told.to_dict())
     write_parquet(run.emissions, emission_table(audited), COLUMNS)
@@ -200,6 +206,10 @@ def summary(told: Diagnosed) -> str:
             ]
     for name, reason in f["missing"].items():
         lines.append(f"  MISSING {name}: {reason}")
+    for finding in d.findings:
+        lines += ["", f"  {finding.line()}", f"    likely because {finding.cause}"]
+    judged_, left = len(told.health.silent), len(told.health.unjudged)
+    lines += ["", f"  training health: {len(d.findings)} findings; {judged_} rules silent, {left} could not be judged"]
     if told.remedies:
         lines += ["", "  remedies, most promising first:"]
         lines += [f"  {i}. {r['change_text']}: {r['why']}" for i, r in enumerate(told.remedies, 1)]

@@ -17,6 +17,7 @@ from torch import Tensor
 from boresight.core.errors import Failure
 from boresight.core.types import DenseTargets
 from boresight.run.record import RunFolder, read_parquet, write_parquet
+from boresight.run.watch import Watch
 
 FLUSH_EVERY = 20
 """Steps between readings of losses from the device: each reading waits for it."""
@@ -63,14 +64,22 @@ class Logbook:
         accelerator: joins the numbers of the processes, and hands every row to the trackers that it has.
         state: whose tally is kept.
         classes: names, in the order of the labels.
+        watch: is shown every row as it is read; None: nobody is.
 
     Attributes:
         rows: of the metrics, plain numbers, those that were read from the device.
         target_rows: of the targets, of the epochs that are closed.
     """
 
-    def __init__(self, run: RunFolder, accelerator: Accelerator, state: LoopState, classes: Sequence[str]) -> None:
-        self.run, self.accelerator, self.state, self.classes = run, accelerator, state, classes
+    def __init__(
+        self,
+        run: RunFolder,
+        accelerator: Accelerator,
+        state: LoopState,
+        classes: Sequence[str],
+        watch: Watch | None = None,
+    ) -> None:
+        self.run, self.accelerator, self.state, self.classes, self.watch = run, accelerator, state, classes, watch
         self.rows: list[dict[str, Any]] = []
         self.target_rows: list[dict[str, Any]] = []
         self.pending: list[dict[str, Any]] = []
@@ -81,6 +90,8 @@ class Logbook:
             self.state.tally.zero_()  # the state holds the sum over all processes
         self.rows = [row for row in read_parquet(self.run.metrics) if row["step"] <= self.state.step]
         self.target_rows = [row for row in read_parquet(self.run.targets) if row["epoch"] < epoch]
+        if self.watch is not None:
+            self.watch.resume(self.rows, self.target_rows)
 
     def add(self, known: dict[str, Any], parts: Sequence[dict[str, Tensor]], after: dict[str, Any]) -> None:
         """A step's row, pending: what was known before it, the numbers of its forward passes, what came after."""
@@ -97,6 +108,7 @@ class Logbook:
 
     def close_epoch(self, epoch: int) -> None:
         """Turn the tally into the epoch's rows and start it anew."""
+        before = len(self.target_rows)
         for name, (positives, objects, without) in zip(self.classes, self._total().T.tolist(), strict=True):
             self.target_rows.append(
                 {
@@ -109,6 +121,8 @@ class Logbook:
                 }
             )
         self.state.tally.zero_()
+        if self.watch is not None:
+            self.watch.epoch(self.target_rows[before:])
 
     def flush(self) -> None:
         """Read the pending numbers from the device.
@@ -118,9 +132,11 @@ class Logbook:
         """
         rows = self._read()
         for row in rows:
-            terms = {k: v for k, v in row.items() if k.startswith("loss_")}
-            row["loss"] = sum(terms.values())
-            bad = [k for k, v in terms.items() if not math.isfinite(v)]
+            row["loss"] = sum(v for k, v in row.items() if k.startswith("loss_"))
+        if self.watch is not None:  # also of the row that ends the run
+            self.watch.steps(rows)
+        for row in rows:
+            bad = [k for k, v in row.items() if k.startswith("loss_") and not math.isfinite(v)]
             if bad:
                 raise Failure(
                     f"step {row['step']}: {bad[0]} is {row[bad[0]]} (gradient norm {row['gradient_norm']:.3g}); "
@@ -134,6 +150,8 @@ class Logbook:
         """Add columns to the last row that was read (none is: nothing)."""
         if self.rows:
             self.rows[-1] |= numbers
+            if self.watch is not None:
+                self.watch.judged(self.rows[-1])
 
     def recent_loss(self) -> float:
         """Mean loss of the last rows that were read; 0 when there is none."""

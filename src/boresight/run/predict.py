@@ -19,7 +19,7 @@ from boresight.detectors.detector import Detector
 from boresight.run.checkpoint import Checkpoint, check_frozen, load_checkpoint, load_weights
 from boresight.run.detect import detect
 from boresight.run.parse import settings_from
-from boresight.run.recipe import Frames
+from boresight.run.recipe import Frames, Recipe
 from boresight.run.recipes import recipe
 from boresight.run.record import RunFolder, write_atomic, write_text
 from boresight.run.results import detection_rows, point_results
@@ -40,8 +40,10 @@ class Trained:
     checkpoint: Checkpoint
 
 
-def load_trained(run: RunFolder, which: str = "last", *, expect: str | None = None) -> Trained:
-    """Rebuild the detector of a run from one of its checkpoints (``last`` or ``best``).
+def load_trained(
+    run: RunFolder, which: str = "last", *, expect: str | None = None, kind: Recipe | None = None
+) -> Trained:
+    """Rebuild the detector of a run from one of its checkpoints (``last`` or ``best``), by ``kind`` or our own recipe.
 
     Raises:
         UserError: no such checkpoint, a damaged one, or one of another detector (``expect``).
@@ -53,7 +55,7 @@ def load_trained(run: RunFolder, which: str = "last", *, expect: str | None = No
             f"{path}: a checkpoint of detector `{checkpoint.detector}`, not of `{expect}`; give a run of that kind"
         )
     try:
-        kind = recipe(checkpoint.detector)
+        kind = kind or recipe(checkpoint.detector)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     settings: Any = settings_from(kind.settings, checkpoint.settings, origin=str(path))

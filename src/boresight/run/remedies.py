@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from boresight.diagnose.diagnosis import Diagnosis
+from boresight.diagnose.verdict import Verdict
+from boresight.evaluate.estimate import Drawn
 from boresight.run.parse import merged, nested, settings_from
 
 
@@ -71,15 +73,30 @@ POINT: Sequence[Remedy] = (
     Remedy("box", {"decode.refine": "offset", "loss.offset": 0.5}, "the place in the cell is learned, and weighs more"),
 )
 
-TABLES: dict[str, Sequence[Remedy]] = {"text": TEXT, "localise": TEXT, "point": POINT}
+REFINE: Sequence[Remedy] = (
+    Remedy("box", {"train.steps": 2400}, "boxes still get tighter with more steps: docs/studies/refine.md"),
+    Remedy("box", {"head.pixels": True}, "the edge is in the pixels"),
+    Remedy("box", {"head.steps": 3}, "a third look"),
+    Remedy("score", {"decode.decide": "confidence"}, "whether the refined box is the better one is learned itself"),
+    Remedy("score", {"loss.decision": 1.0}, "the decision weighs more in the loss"),
+    Remedy("threshold", {"decode.harm": 0.1}, "a larger share of good boxes may be harmed for the gain of the others"),
+    Remedy("threshold", {"coarse.val_copies": 32}, "the confidence is chosen on more boxes, and held back less"),
+)
+
+TABLES: dict[str, Sequence[Remedy]] = {"text": TEXT, "localise": TEXT, "point": POINT, "refine": REFINE}
 
 
 def remedies(settings: Any, diagnosis: Diagnosis) -> list[dict[str, Any]]:
+    """:func:`remedies_for` of a diagnosis of cells; gains are of AP50."""
+    return remedies_for(settings, diagnosis.verdict, diagnosis.gains.ap50)
+
+
+def remedies_for(settings: Any, verdict: Verdict, gains: Mapping[str, Drawn]) -> list[dict[str, Any]]:
     """Changes that are not in force yet and are valid settings, those for the verdict first, then for the runner-up.
 
-    ``expected`` is what the repair would gain if it made that one thing perfectly true: no remedy does more.
+    ``expected_at_most`` is what the repair would gain if it made that one thing perfectly true: no remedy does more.
     """
-    words = [diagnosis.verdict.word, diagnosis.verdict.runner_up]
+    words = [verdict.word, verdict.runner_up]
     now = nested(settings)
     told = []
     for word in words:
@@ -88,7 +105,7 @@ def remedies(settings: Any, diagnosis: Diagnosis) -> list[dict[str, Any]]:
             if _in_force(now, tree):
                 continue
             settings_from(type(settings), merged(now, tree), origin="the remedy")
-            gain = diagnosis.gains.ap50.get(_ORACLE.get(str(word), str(word)))
+            gain = gains.get(_ORACLE.get(str(word), str(word)))
             told.append(
                 {
                     "word": word,

@@ -32,11 +32,13 @@ from boresight.run.logbook import FLUSH_EVERY, Logbook, LoopState, target_number
 from boresight.run.optimise import moving_average, optimiser_and_rate
 from boresight.run.order import Positions, Views
 from boresight.run.parse import flatten, nested
+from boresight.run.plan import plan_of
 from boresight.run.processes import anyone, detect_together, share_buffers
 from boresight.run.progress import Progress
 from boresight.run.recipe import Judgement, Recipe, Splits
 from boresight.run.record import RunFolder, environment, write_json, write_yaml
 from boresight.run.signals import stop_requests
+from boresight.run.watch import Watch
 
 
 class Trainer:
@@ -64,7 +66,8 @@ class Trainer:
         for part in (self.state, self.ema):
             if part is not None:
                 self.accelerator.register_for_checkpointing(part)
-        self.log = Logbook(run, self.accelerator, self.state, self.splits.classes)
+        self.watch = Watch(run, plan_of(settings, recipe.monitor), self._say) if self.main else None
+        self.log = Logbook(run, self.accelerator, self.state, self.splits.classes, self.watch)
         self.judgement: Judgement | None = None
         self.frozen = self.detector.frozen
 
@@ -273,7 +276,10 @@ class Trainer:
 
     def _close(self, seconds: float) -> dict[str, Any]:
         assert self.judgement is not None
-        if (now := self.detector.frozen) != self.frozen:
+        now = self.detector.frozen
+        if self.watch is not None:
+            self.watch.close(self.frozen, now)
+        if now != self.frozen:
             raise Failure(f"frozen weights have moved: {self.frozen} before the training, {now} after it")
         summary = {
             "run": str(self.run.root),
