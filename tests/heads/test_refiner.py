@@ -111,6 +111,15 @@ def test_profiles_read_x_and_y_alike():
     assert_close(turned_boxes(one, turn), two, atol=1e-5, rtol=1e-5)
 
 
+def test_channels_are_left_out_in_training_alone():
+    one, plain = head(dropout=0.5), head()
+    plain.load_state_dict(one.state_dict())
+    assert_close(one.eval()(**seen()).quality, plain.eval()(**seen()).quality, atol=0, rtol=0)
+    one.train()
+    first, second = one(**seen()).quality, one(**seen()).quality
+    assert not torch.equal(first, second)
+
+
 def test_a_trunk_must_have_something_to_read():
     with pytest.raises(ValueError, match="features or pixels"):
         Trunk((), grid=4, width=16, pixels=False, depth=1)

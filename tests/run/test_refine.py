@@ -97,6 +97,7 @@ def test_a_recipe_is_a_set_of_defaults():
         (["--head.grid", "5"], "`head.grid` = 5: must be even, 4 or more"),
         (["--head.width", "24"], "`head.width` = 24: must be a multiple of 16"),
         (["--head.context", "1"], "`head.context` = 1.0: must be above 1"),
+        (["--head.dropout", "1"], "`head.dropout` = 1.0: must be 0 or more, below 1"),
         (["--head.steps", "0"], "`head.steps` = 0: must be above 0"),
         (["--coarse.low", "0.9", "--coarse.high", "0.5"], "`coarse.high` = 0.5: must be coarse.low or more"),
         (["--coarse.train_low", "0"], "`coarse.train_low` = 0.0: must be above 0"),

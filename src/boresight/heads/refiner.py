@@ -52,9 +52,12 @@ class Trunk(nn.Module):
         pixels: also read the image itself, at four times the grid's resolution: frozen features are too coarse to say
             where a small object ends.
         depth: 3x3 blocks.
+        dropout: chance in training that a channel of what is read is left out.
     """
 
-    def __init__(self, channels: Sequence[int], *, grid: int, width: int, pixels: bool, depth: int) -> None:
+    def __init__(
+        self, channels: Sequence[int], *, grid: int, width: int, pixels: bool, depth: int, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         if not channels and not pixels:
             raise ValueError("a trunk needs features or pixels to read")
@@ -65,6 +68,7 @@ class Trunk(nn.Module):
         )
         inputs = len(channels) * (width // 2) + (width if pixels else 0) + 3
         self.first = _conv(inputs, width)
+        self.drop = nn.Dropout2d(dropout)
         self.blocks = nn.ModuleList(_conv(width, width) for _ in range(depth - 1))
         ramp = (torch.arange(grid) + 0.5) / grid
         self.register_buffer("ramp", ramp, persistent=False)
@@ -89,7 +93,8 @@ class Trunk(nn.Module):
         parts = [F.silu(norm(x)) for norm, x in zip(self.norms, pooled, strict=True)]
         if self.stem is not None:
             parts.append(self.stem(patch))
-        x = self.first(torch.cat((*parts, self._place(box)), dim=1))
+        read = self.drop(torch.cat(parts, dim=1))
+        x = self.first(torch.cat((read, self._place(box)), dim=1))
         for block in self.blocks:
             x = x + block(x)
         return x
@@ -193,6 +198,7 @@ class RefineHead(nn.Module):
         regression: a distribution for each ``edges``, or plain ``deltas``.
         classes: number of classes whose name enters (0: none does); other labels are a class unknown.
         decides: can say which of two boxes is better; of several heads the last one does.
+        dropout: see :class:`Trunk`.
     """
 
     def __init__(
@@ -206,10 +212,11 @@ class RefineHead(nn.Module):
         regression: Regression = "edges",
         classes: int = 0,
         decides: bool = True,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.grid, self.pixels, self.classes = grid, pixels, classes
-        self.trunk = Trunk(channels, grid=grid, width=width, pixels=pixels, depth=depth)
+        self.trunk = Trunk(channels, grid=grid, width=width, pixels=pixels, depth=depth, dropout=dropout)
         self.named = nn.Embedding(classes + 1, width) if classes else None
         if self.named is not None:
             nn.init.zeros_(self.named.weight)

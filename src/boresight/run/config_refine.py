@@ -123,6 +123,7 @@ class RefineHeadSettings:
         pixels: read the image itself beside the frozen features.
         regression: a distribution for each of the `edges`, or plain `deltas`.
         class_input: the class of the coarse box enters.
+        dropout: chance in training that a channel of what is read is left out (few images are learned by heart).
         reach: `reference`: pixels that an edge can move.
     """
 
@@ -136,6 +137,7 @@ class RefineHeadSettings:
     pixels: bool = True
     regression: Literal["edges", "deltas"] = "edges"
     class_input: bool = False
+    dropout: float = 0.0
     reach: float = 50.0
 
 

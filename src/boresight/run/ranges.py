@@ -168,6 +168,7 @@ def _check_refine(flat: Mapping[str, Any], require: Callable[[str, bool, str], N
     require("head.grid", flat["head.grid"] >= 4 and flat["head.grid"] % 2 == 0, "even, 4 or more")
     require("head.width", flat["head.width"] % 16 == 0, "a multiple of 16")
     require("head.depth", flat["head.depth"] >= 1, "1 or more")
+    require("head.dropout", 0 <= flat["head.dropout"] < 1, "0 or more, below 1")
     require("head.context", flat["head.context"] > 1, "above 1: an edge is seen from both sides")
     levels = flat["features.levels"]
     require("features.levels", len(set(levels)) == len(levels), "different numbers")

@@ -56,6 +56,7 @@ def box_refiner(settings: RefineSettings, classes: tuple[str, ...]) -> BoxRefine
                     regression=head.regression,
                     classes=len(classes) if head.class_input else 0,
                     decides=last and confident,
+                    dropout=head.dropout,
                 )
                 for last in ([True] if head.shared else [False] * (head.steps - 1) + [True])
             ],
