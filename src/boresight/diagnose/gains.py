@@ -91,12 +91,14 @@ class Gains:
             are over the detector with an open threshold. ``score`` and ``assignment`` are made of several, see
             :func:`score_gain` and :func:`assignment_gain`.
         missing: oracles that cannot be asked, with the reason.
+        loose: boxes are loose (see :attr:`Drawing.loose`), and would be if the score chose the best ones near objects.
     """
 
     now: Drawing
     ap50: dict[str, Drawn]
     ap: dict[str, Drawn]
     missing: dict[str, str]
+    loose: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON."""
@@ -112,6 +114,7 @@ class Gains:
                 }
                 for name in self.ap50
             },
+            "loose_boxes": self.loose,
             "missing": self.missing,
             "note": ADDITIVE,
         }
@@ -123,6 +126,7 @@ def gains(audited: Audited, *, replicates: int = 500, seed: int = 0) -> Gains:
     weights = image_weights(len(audited.scenes), replicates, seed)
     now = drawn(audited.boxes(), classes, weights)
     opened: Drawing | None = None
+    loose = now.loose
     ap50: dict[str, Drawn] = {}
     ap: dict[str, Drawn] = {}
     missing: dict[str, str] = {}
@@ -135,6 +139,8 @@ def gains(audited: Audited, *, replicates: int = 500, seed: int = 0) -> Gains:
         ap50[name], ap[name] = then.ap50.minus(base.ap50), then.ap.minus(base.ap)
         if name == "threshold":
             opened = then
+        if name == "near_score":
+            loose = loose and then.loose
     starved = without_starved(audited)
     if starved is not None and opened is not None:
         opened_found = audited.oracles["threshold"]
@@ -148,7 +154,7 @@ def gains(audited: Audited, *, replicates: int = 500, seed: int = 0) -> Gains:
         ):
             if made is not None:
                 table[name] = made
-    return Gains(now, ap50, ap, missing)
+    return Gains(now, ap50, ap, missing, loose)
 
 
 def score_gain(table: Mapping[str, Drawn]) -> Drawn | None:
@@ -249,6 +255,6 @@ def for_the_verdict(gained: Gains, told: AtThreshold) -> dict[str, Drawn]:
     larger of what they cost in AP50 and in AP.
     """
     table = with_threshold(gained.ap50, told)
-    if gained.now.loose and "box" in table:
+    if gained.loose and "box" in table:
         table["box"] = max((table["box"], gained.ap["box"]), key=lambda d: d.value)
     return table

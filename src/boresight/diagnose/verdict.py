@@ -36,8 +36,8 @@ ORACLE_WORDS: dict[str, Word] = {
     "assignment": "assignment",
     "background": "background",
     "class": "classification",
-    "box": "box",
     "score": "score",
+    "box": "box",
 }
 """Which oracle speaks for which word, from the most particular repair to the most general one."""
 
@@ -89,7 +89,8 @@ def judge(
     0.05 with an interval above 0.02; where fewer than 200 boxes are emitted only the threshold does, and else it is
     *too few to tell*. The word is that of the largest gain, or of a more particular repair that gains four fifths of
     it: a score made true repairs nearly everything, and says little where a threshold or an untrained cell explains
-    the same. (4) Else *healthy*.
+    the same; and where it repairs as much as true boxes would, good boxes are there and are not chosen. (4) Else
+    *healthy*.
     """
     if data := [f for f in findings if f.severity == "error" and f.id in DATA_RULES]:
         return _data(data[0])
