@@ -11,6 +11,7 @@ from boresight.evaluate.refinement import (
     Refined,
     calibration,
     choose_confidence,
+    clustered_upper,
     per_image_sums,
     refined,
     refinement_figures,
@@ -241,3 +242,28 @@ def test_few_good_boxes_are_not_believed():
         moved = np.tile(np.r_[0.7, np.full(29, 0.86), np.full(11, 0.9)], times)
         score = np.tile(np.r_[0.5, np.full(29, 0.6), np.full(10, 0.9), 0.5], times)
         assert (score >= choose_confidence(score, before, moved, 0.05)).sum() == replaced
+
+
+def test_boxes_of_one_image_are_no_independent_draws():
+    """Twenty of 400 boxes are harmed: one image's all, or one of each of twenty images."""
+    image = np.repeat(np.arange(20), 20)
+    together, apart = np.zeros(400, bool), np.zeros(400, bool)
+    together[:20] = True
+    apart[::20] = True
+    assert clustered_upper(apart, image)[-1] == pytest.approx(0.05)  # every image alike: no spread at all
+    share, spread = 0.05, np.sqrt((19**2 + 19 * 1) * 20 / 19) / 400
+    assert clustered_upper(together, image)[-1] == pytest.approx(share + 1.2816 * spread)
+    assert (clustered_upper(together, np.zeros(400, np.int64)) == 1).all()
+    assert len(clustered_upper(np.zeros(0, bool), np.zeros(0, np.int64))) == 0
+
+
+def test_harm_in_one_image_counts_for_more():
+    n = 400
+    image = np.repeat(np.arange(20), 20)
+    before, score = np.full(n, 0.85), np.full(n, 0.5)
+    moved = np.where(image == 0, 0.7, 0.9)
+    loose = np.arange(100)
+    before, moved = np.append(before, np.full(100, 0.3)), np.append(moved, np.full(100, 0.8))
+    score, image = np.append(score, np.full(100, 0.9)), np.append(image, loose % 20)
+    assert (score >= choose_confidence(score, before, moved, 0.08)).sum() == 500
+    assert (score >= choose_confidence(score, before, moved, 0.08, image)).sum() == 100

@@ -105,3 +105,19 @@ def test_timm_backbones(tmp_path):
         (tmp_path / name).write_bytes(b"not weights at all")
         with pytest.raises(UserError, match=f"encoder.weights=.*{name}: timm cannot build it"):
             TimmPyramid("resnet18", weights=str(tmp_path / name))
+
+
+def test_a_frozen_timm_backbone_stays_as_it_is_in_training():
+    pytest.importorskip("timm")
+    one = TimmPyramid("resnet10t", channels=8, finest=3, coarsest=4, inputs=3, frozen=True).train()
+    before = {k: v.clone() for k, v in one.body.state_dict().items()}
+    assert any("running_mean" in k for k in before)
+    sum(level.sum() for level in one(torch.randn(2, 3, 64, 64)).values()).backward()
+    assert all(torch.equal(v, before[k]) for k, v in one.body.state_dict().items())
+    assert not any(p.requires_grad for p in one.body.parameters())
+    assert one.top_down.training
+    assert any(p.grad is not None for p in one.top_down.parameters())
+    moving = TimmPyramid("resnet10t", channels=8, finest=3, coarsest=4, inputs=3).train()
+    held = moving.body.state_dict()["bn1.running_mean"].clone()
+    moving(torch.randn(2, 3, 64, 64))
+    assert not torch.equal(moving.body.state_dict()["bn1.running_mean"], held)

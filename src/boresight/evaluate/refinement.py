@@ -130,29 +130,52 @@ def refined(scenes: Sequence[Scene], outcomes: Sequence[Outcome]) -> Refined:
     )
 
 
-def choose_confidence(score: Floats, before: Floats, moved: Floats, harm: float) -> float:
+def choose_confidence(score: Floats, before: Floats, moved: Floats, harm: float, image: Ints | None = None) -> float:
     """The score from which a box should be replaced.
 
     Of all cuts that most likely lower at most the share ``harm`` of the boxes above an IoU of 0.8, the one of the best
-    mean IoU; above 1 (nothing is replaced) where none helps. Most likely: Wilson's upper bound of the share (90 %, one
-    side) holds, since the best of many cuts on few boxes looks better than it is; or no good box at all is lowered.
+    mean IoU; above 1 (nothing is replaced) where none helps. Most likely: an upper bound of the share holds (90 %, one
+    side), since the best of many cuts on few boxes looks better than it is; or no good box at all is lowered. The bound is
+    Wilson's, or, where boxes of one image share their fate, that of the images' means (the larger of both).
 
     Args:
         score: ``[N]`` confidence that the refined box is the better one.
         before, moved: ``[N]`` IoU of the coarse and of the refined box.
         harm: in [0, 1].
+        image: ``[N]`` the image of each box; None: they are independent.
     """
     order = np.argsort(-score, kind="stable")
     gain = (moved - before)[order]
-    good = before > GOOD
-    hurt = np.cumsum((gain < -CHANGED) & good[order])
+    good = before[order] > GOOD
+    lowered = (gain < -CHANGED) & good
+    hurt = np.cumsum(lowered)
+    bound = wilson_upper(hurt, int(good.sum()))
+    if image is not None and good.any():
+        bound = np.maximum(bound, clustered_upper(lowered[good], image[order][good])[np.cumsum(good) - 1])
     total = np.cumsum(gain)
     last = np.append(np.diff(score[order]) != 0, True)  # equal scores are taken together
-    fine = last & ((hurt == 0) | (wilson_upper(hurt, int(good.sum())) <= harm)) & (total > 0)
+    fine = last & ((hurt == 0) | (bound <= harm)) & (total > 0)
     if not fine.any():
         return 1.0 + 1e-6
     best = int(np.argmax(np.where(fine, total, -np.inf)))
     return float(score[order][best])
+
+
+def clustered_upper(hit: Bools, image: Ints, z: float = 1.2816) -> Floats:
+    """``[N]`` upper bound of the share of hits of all N, after each of them in turn (90 %, one side).
+
+    Boxes of one image are no independent draws: the spread is that of the images' sums, by the linearised ratio
+    (Cochran 1977, eq. 6.13). 1 with fewer than two images.
+    """
+    _, place = np.unique(image, return_inverse=True)
+    m, n = int(place.max(initial=-1)) + 1, len(hit)
+    if m < 2:
+        return np.ones(n)
+    size = np.bincount(place, minlength=m).astype(np.float64)
+    sums = np.cumsum(hit[:, None] & (place[:, None] == np.arange(m)), axis=0)
+    share = sums.sum(axis=1) / n
+    spread = ((sums - share[:, None] * size) ** 2).sum(axis=1) * m / (m - 1)
+    return np.minimum(share + z * np.sqrt(spread) / n, 1.0)
 
 
 def refinement_figures(

@@ -115,6 +115,7 @@ class TimmPyramid(nn.Module):
         pretrained: load timm's weights (needs the network or timm's cache).
         weights: a file with the backbone's weights instead (timm loads it: safetensors, or a weights-only pickle).
         finest, coarsest: levels kept, those of them that the backbone has.
+        frozen: the backbone is not trained, its batch statistics included; the path above it is.
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class TimmPyramid(nn.Module):
         finest: int = 1,
         coarsest: int = 4,
         inputs: int = 1,
+        frozen: bool = False,
     ) -> None:
         super().__init__()
         import timm  # six seconds to import: only who asks for it pays
@@ -155,6 +157,16 @@ class TimmPyramid(nn.Module):
             raise UserError(f"encoder.name={name}{file}: timm cannot build it ({reason})") from error
         self.top_down = TopDown(dict(zip(wanted, self.body.feature_info.channels(), strict=True)), channels)
         self.channels = self.top_down.channels
+        self.frozen = frozen
+        if frozen:
+            self.body.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> TimmPyramid:
+        """Training mode for what is trained: a frozen backbone's batch statistics stay as they are."""
+        super().train(mode)
+        if self.frozen:
+            self.body.eval()
+        return self
 
     def forward(self, image: Tensor) -> dict[int, Tensor]:
         """``[B, inputs, H, W]`` to ``{level: [B, channels, H / 2^level, W / 2^level]}``, rounded as timm does."""

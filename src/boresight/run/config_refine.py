@@ -171,13 +171,13 @@ class RefineDecodeSettings:
         operating: `best`: the confidence from which a box is replaced is the one with the best mean IoU on the
             validation images that harms few of the good boxes; `all`: every box is.
         harm: `best`: of the boxes that start above an IoU of 0.8, at most this share may end lower; of validation boxes
-            its upper bound of 90 % is held to it.
+            an upper bound (90 %, by image) is held to it.
         rescore: power of the predicted IoU in the scores of refined detections (the rest is the detector's own).
     """
 
     decide: Literal["confidence", "gain"] = "confidence"
     operating: Literal["best", "all"] = "best"
-    harm: float = 0.05
+    harm: float = 0.04
     rescore: float = 0.5
 
 

@@ -128,7 +128,7 @@ def judge_refined(
     decode = settings.decode
     threshold = 0.0
     if decode.operating == "best":
-        threshold = choose_confidence(score, data.before, data.moved, decode.harm)
+        threshold = choose_confidence(score, data.before, data.moved, decode.harm, data.image)
     after = np.where(score >= threshold, data.moved, data.before)
     figures = {"iou_before": float(data.before.mean()), "iou_after": float(after.mean())}
     figures |= {"iou_all_replaced": float(data.moved.mean())}

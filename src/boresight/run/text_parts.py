@@ -91,12 +91,11 @@ def image_encoder(settings: ImageEncoderSettings, *, stride: int) -> nn.Module:
         channels=settings.channels,
         finest=finest,
         inputs=3,
+        frozen=settings.frozen,
     )
     if finest not in body.channels:
         has = ", ".join(str(2**k * shrink) for k in sorted(body.channels))
         raise UserError(f"encoder `{settings.name}` has strides {has}, not {stride}: change head.stride")
-    if settings.frozen:
-        body.body.requires_grad_(False)
     return NormalisedRgb(body, shrink=shrink)
 
 
