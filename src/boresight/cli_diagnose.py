@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from boresight.core.errors import UserError
+from boresight.diagnose.finding import SEVERITIES
 
 Result = dict[str, Any]
 Common = Callable[[argparse.ArgumentParser, Callable[..., Result]], argparse.ArgumentParser]
-
-SEVERITIES = ("note", "warning", "error")
 
 
 def add_diagnose_verb(parser: argparse.ArgumentParser, common: Common) -> None:

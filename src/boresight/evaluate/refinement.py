@@ -135,8 +135,8 @@ def choose_confidence(score: Floats, before: Floats, moved: Floats, harm: float,
 
     Of all cuts that most likely lower at most the share ``harm`` of the boxes above an IoU of 0.8, the one of the best
     mean IoU; above 1 (nothing is replaced) where none helps. Most likely: an upper bound of the share holds (90 %, one
-    side), since the best of many cuts on few boxes looks better than it is; or no good box at all is lowered. The bound is
-    Wilson's, or, where boxes of one image share their fate, that of the images' means (the larger of both).
+    side), since the best of many cuts on few boxes looks better than it is; or no good box at all is lowered. The bound
+    is Wilson's, or, where boxes of one image share their fate, that of the images' means (the larger of both).
 
     Args:
         score: ``[N]`` confidence that the refined box is the better one.

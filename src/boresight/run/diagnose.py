@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from boresight.core.emission import Source
@@ -20,8 +18,8 @@ from boresight.diagnose.diagnosis import Diagnosis, diagnose, judged
 from boresight.diagnose.displacement import displaced
 from boresight.diagnose.emitted import BUCKETS, EmittedRows
 from boresight.diagnose.likeness import BoxIou, Closeness
-from boresight.diagnose.rule import Health
 from boresight.run.boxes import query_texts
+from boresight.run.diagnosed import Diagnosed
 from boresight.run.health import run_health
 from boresight.run.predict import Trained, load_trained
 from boresight.run.progress import Progress
@@ -58,26 +56,6 @@ COLUMNS = {
 """``emissions.parquet``: a row a detection that the detector returns."""
 
 
-@dataclass(frozen=True)
-class Diagnosed:
-    """A diagnosis, where it was written, and what could be changed.
-
-    Attributes:
-        diagnosis: all of it.
-        remedies: settings to change, the most promising first.
-        health: what the rules of training health say, those that are silent or could not be judged included.
-    """
-
-    diagnosis: Diagnosis
-    remedies: list[dict[str, Any]]
-    health: Health
-
-    def to_dict(self) -> dict[str, Any]:
-        """For ``diagnosis.json``."""
-        rules = {k: v for k, v in self.health.to_dict().items() if k != "findings"}
-        return self.diagnosis.to_dict() | {"remedies": self.remedies, "rules": rules}
-
-
 def diagnose_run(
     run: RunFolder,
     *,
@@ -86,7 +64,7 @@ def diagnose_run(
     which: str = "last",
     bootstrap: int = 500,
     quiet: bool = True,
-) -> Diagnosed:
+) -> Diagnosed[Diagnosis]:
     """Audit the detector of a run on a split, and write ``diagnosis.json`` and ``emissions.parquet`` into the run.
 
     Args:
@@ -130,8 +108,7 @@ def source_of(trained: Trained, splits: Splits, split: str) -> Source:
         return PointSource(detector, splits.classes)
     if not isinstance(detector, TextQuery):
         raise UserError(
-            f"diagnose: a run of `{trained.checkpoint.detector}` emits no cells: `boresight evaluate` says what it did "
-            "to its coarse boxes"
+            f"diagnose: a run of `{trained.checkpoint.detector}` emits no cells: it is diagnosed by diagnose_refiner"
         )
     classes = splits.classes + (splits.novel if split == "test" else ())
     detector.ask(query_texts(classes, trained.settings.data.queries))
@@ -182,7 +159,7 @@ def _bucket(number: int) -> str | None:
     return None if number < 0 else BUCKETS[number]
 
 
-def summary(told: Diagnosed) -> str:
+def summary(told: Diagnosed[Diagnosis]) -> str:
     """For a person at a terminal."""
     d, f = told.diagnosis, told.diagnosis.figures
     counts = f["counts"]
@@ -206,13 +183,7 @@ def summary(told: Diagnosed) -> str:
             ]
     for name, reason in f["missing"].items():
         lines.append(f"  MISSING {name}: {reason}")
-    for finding in d.findings:
-        lines += ["", f"  {finding.line()}", f"    likely because {finding.cause}"]
-    judged_, left = len(told.health.silent), len(told.health.unjudged)
-    lines += ["", f"  training health: {len(d.findings)} findings; {judged_} rules silent, {left} could not be judged"]
-    if told.remedies:
-        lines += ["", "  remedies, most promising first:"]
-        lines += [f"  {i}. {r['change_text']}: {r['why']}" for i, r in enumerate(told.remedies, 1)]
+    lines += told.closing_lines()
     return "\n".join(lines)
 
 
@@ -227,7 +198,7 @@ def _figure(estimate: dict[str, Any]) -> str:
     return f"{estimate['value']:+.3f}{span}"
 
 
-def last_line(told: Diagnosed) -> dict[str, Any]:
+def last_line(told: Diagnosed[Diagnosis]) -> dict[str, Any]:
     """The figures for one line on a terminal: the verdict and what it rests on."""
     f = told.diagnosis.figures
     return {
@@ -242,11 +213,3 @@ def last_line(told: Diagnosed) -> dict[str, Any]:
         "findings": [x.to_dict() for x in told.diagnosis.findings],
         "remedies": told.remedies,
     }
-
-
-def existing(path: str, key: str) -> Path:
-    """A file that the user names; UserError where it is not there."""
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(f"{key} {path}: no such file")
-    return file

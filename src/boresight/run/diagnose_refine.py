@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,8 @@ import numpy as np
 from boresight.core.errors import UserError
 from boresight.core.types import Scene
 from boresight.diagnose.refinement import RefinerDiagnosis, diagnose_refined
-from boresight.diagnose.rule import Health
 from boresight.evaluate.refinement import judged_rows, refined
+from boresight.run.diagnosed import Diagnosed
 from boresight.run.health import run_health
 from boresight.run.outcomes import Tightened
 from boresight.run.predict import load_trained
@@ -22,20 +22,6 @@ from boresight.run.refine_examine import refine_frames
 from boresight.run.remedies import remedies_for
 
 
-@dataclass(frozen=True)
-class DiagnosedRefiner:
-    """A diagnosis, what could be changed, and the rules."""
-
-    diagnosis: RefinerDiagnosis
-    remedies: list[dict[str, Any]]
-    health: Health
-
-    def to_dict(self) -> dict[str, Any]:
-        """For ``diagnosis.json``."""
-        rules = {k: v for k, v in self.health.to_dict().items() if k != "findings"}
-        return self.diagnosis.to_dict() | {"remedies": self.remedies, "rules": rules}
-
-
 def diagnose_refiner(
     run: RunFolder,
     *,
@@ -44,7 +30,7 @@ def diagnose_refiner(
     which: str = "last",
     bootstrap: int = 500,
     quiet: bool = True,
-) -> DiagnosedRefiner:
+) -> Diagnosed[RefinerDiagnosis]:
     """Refine the coarse boxes of a split, say what holds the refiner back, and write ``diagnosis.json``.
 
     Arguments as of :func:`boresight.run.diagnose.diagnose_run`. UserError where no coarse box stands for an object.
@@ -67,7 +53,7 @@ def diagnose_refiner(
     told = diagnose_refined(
         data, _confidence(scenes, found), splits.classes, findings=health.findings, replicates=bootstrap
     )
-    result = DiagnosedRefiner(told, remedies_for(settings, told.verdict, told.gains), health)
+    result = Diagnosed(told, remedies_for(settings, told.verdict, told.gains), health)
     about = {"run": str(run.root), "detector": "refine", "split": split, "checkpoint": which, "limit": limit}
     write_json(run.diagnosis, about | result.to_dict())
     return result
@@ -79,7 +65,7 @@ def _confidence(scenes: list[Scene], found: list[Tightened]) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def summary(told: DiagnosedRefiner) -> str:
+def summary(told: Diagnosed[RefinerDiagnosis]) -> str:
     """For a person at a terminal."""
     d, f = told.diagnosis, told.diagnosis.figures
     r = f["refinement"]
@@ -96,17 +82,11 @@ def summary(told: DiagnosedRefiner) -> str:
         e = drawn.estimate()
         span = "" if e.interval is None else " [{:+.3f}, {:+.3f}]".format(*e.interval)
         lines.append(f"  {name:<22}{e.value or 0.0:>+10.3f}{span}   {f['gains'][name]['says']}")
-    for finding in d.findings:
-        lines += ["", f"  {finding.line()}", f"    likely because {finding.cause}"]
-    silent, left = len(told.health.silent), len(told.health.unjudged)
-    lines += ["", f"  training health: {len(d.findings)} findings; {silent} rules silent, {left} could not be judged"]
-    if told.remedies:
-        lines += ["", "  remedies, most promising first:"]
-        lines += [f"  {i}. {r['change_text']}: {r['why']}" for i, r in enumerate(told.remedies, 1)]
+    lines += told.closing_lines()
     return "\n".join(lines)
 
 
-def last_line(told: DiagnosedRefiner) -> dict[str, Any]:
+def last_line(told: Diagnosed[RefinerDiagnosis]) -> dict[str, Any]:
     """The figures for one line on a terminal."""
     f = told.diagnosis.figures
     keys = ("iou_before", "iou_after", "iou_all_replaced", "iou_best_of_both", "harmed_share")
