@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import platform
+import resource
 import subprocess
 import sys
 
@@ -14,26 +15,26 @@ from boresight.run.engine import check_trackers, open_accelerator
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 def test_freed_memory_is_kept():
-    """In a fresh process: with it, large blocks that come and go touch no new page."""
+    """In a fresh process each: 160 MB of large blocks, freed, stay resident with it and leave without it."""
     program = """
-import resource, sys
+import sys
 from boresight.run.engine import keep_freed_memory
 assert sys.argv[1] == "plain" or keep_freed_memory()
 import torch
-def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-def round(): return [torch.ones(5_000_000) for _ in range(4)]
-round(), round()
-found = []
-for _ in range(3):  # the kernel takes pages back now and then: the quietest round counts
-    before = faults()
-    round()
-    found.append(faults() - before)
-print(min(found))
+def resident(): return int(open("/proc/self/statm").read().split()[1])
+def blocks(): return [torch.ones(10_000_000) for _ in range(4)]
+blocks()
+held = blocks()
+before = resident()
+del held
+print(before - resident())
 """
     plain, kept = (
         int(subprocess.run([sys.executable, "-c", program, w], check=True, capture_output=True, text=True).stdout)
         for w in ("plain", "kept")
     )
+    if plain * resource.getpagesize() < 100e6:
+        pytest.skip(f"this system keeps freed pages by itself (only {plain} pages came back)")
     assert kept < plain / 10, (kept, plain)
 
 
