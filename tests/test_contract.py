@@ -157,6 +157,10 @@ class TwoLevels:
     channels, strides, calls = (3, 6), (4.0, 8.0), 0
     device = torch.device("cpu")
 
+    def to(self, device):
+        self.device = torch.device(device)
+        return self
+
     def identity(self) -> str:
         return self.fingerprint
 
@@ -168,7 +172,7 @@ class TwoLevels:
         fine = functional.avg_pool2d(image.float()[None] / 255, 4, ceil_mode=True)[0]
         coarse = functional.avg_pool2d(fine[None], 2, ceil_mode=True)[0]
         extents = [(4.0 * fine.shape[1], 4.0 * fine.shape[2]), (8.0 * coarse.shape[1], 8.0 * coarse.shape[2])]
-        return FeatureMaps((fine, torch.cat((coarse, -coarse))), torch.tensor(extents))
+        return FeatureMaps((fine, torch.cat((coarse, -coarse))), torch.tensor(extents)).to(self.device)
 
 
 def refiner_on_features(refiner: Callable[[], Refiner]) -> Detector:

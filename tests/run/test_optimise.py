@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
 from boresight.run.config import TrainSettings
-from boresight.run.optimise import moving_average, optimiser_and_rate, parameter_groups, rate_share
+from boresight.run.optimise import MovingAverage, optimiser_and_rate, parameter_groups, rate_share
 
 PLAN = {"steps": 12, "warmup": 4, "final": 0.2}
 
@@ -38,19 +36,37 @@ def test_the_optimiser_starts_at_the_first_share():
     assert [group["weight_decay"] for group in optimiser.param_groups] == [0.3, 0.0]
 
 
-def test_the_average_of_weights_starts_short_and_decays():
-    old, new = [torch.tensor([0.0])], [torch.tensor([1.0])]
-    moving_average(0.9)(old, new, 0)  # (1 + 0) / (10 + 0) = 0.1 of the old stays
-    assert old[0].item() == pytest.approx(0.9)
-    old[0].zero_()
-    moving_average(0.9)(old, new, torch.tensor(1000))  # 1001 / 1010 > 0.9: the decay asked for
-    assert old[0].item() == pytest.approx(0.1)
-    assert new[0].item() == 1.0
+@pytest.mark.parametrize(("updates", "moved"), [(1, 1 - 2 / 11), (1000, 0.1)])  # 1001 / 1010 > 0.9: the decay asked for
+def test_the_average_of_weights_starts_short_and_decays(updates, moved):
+    model = nn.Linear(1, 1, bias=False)
+    average = MovingAverage(model, 0.9)
+    nn.init.zeros_(average.module.weight)
+    nn.init.ones_(model.weight)
+    average.n_averaged.fill_(updates)
+    average.update_parameters(model)
+    assert average.module.weight.item() == pytest.approx(moved)
+    assert model.weight.item() == 1.0
+    assert int(average.n_averaged) == updates + 1
+
+
+def test_the_average_has_the_buffers_of_the_model():
+    model = nn.BatchNorm1d(1)
+    average = MovingAverage(model, 0.9)
+    for mean in (2.0, 5.0):
+        model.running_mean.fill_(mean)
+        average.update_parameters(model)
+        assert average.module.running_mean.item() == mean
+
+
+def test_the_count_of_updates_stays_on_the_cpu():
+    average = MovingAverage(nn.Linear(1, 1), 0.9).to("meta")
+    assert average.module.weight.device.type == "meta"
+    assert average.n_averaged.device.type == "cpu"
 
 
 def test_the_average_begins_with_the_first_weights():
     model = nn.Linear(1, 1, bias=False)
-    average = AveragedModel(model, multi_avg_fn=moving_average(0.9))
+    average = MovingAverage(model, 0.9)
     seen = []
     for value in (4.0, 8.0):
         nn.init.constant_(model.weight, value)

@@ -13,6 +13,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from boresight.core.device import sent
+
 
 def _check(owner: str, name: str, value: Tensor, shape: tuple[int | None, ...]) -> None:
     """Raise ``ValueError`` unless ``value`` has ``shape`` (None: any size)."""
@@ -24,7 +26,7 @@ def _check(owner: str, name: str, value: Tensor, shape: tuple[int | None, ...]) 
 
 def _moved(value: Any, device: torch.device | str) -> Any:
     if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
+        return sent(value, device)
     if isinstance(value, tuple):
         return tuple(_moved(v, device) for v in value)
     return value.to(device) if isinstance(value, _OnDevice) else value

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
+from boresight.core.device import sent
 from boresight.core.grid import cell_centres
 from boresight.core.types import DenseOutput, Detections
 
@@ -82,5 +83,5 @@ def beyond(output: DenseOutput, sizes: Sequence[tuple[int, int]]) -> Tensor:
     """``[B, 1, H, W]`` bool: cells that lie wholly in the padding."""
     rows, columns = output.logits.shape[-2:]
     centre = cell_centres(rows, columns, output.stride, device=output.logits.device)
-    end = torch.tensor([(w, h) for h, w in sizes], dtype=torch.float32).to(centre.device, non_blocking=True)
+    end = sent(torch.tensor([(w, h) for h, w in sizes], dtype=torch.float32), centre.device)
     return (centre - output.stride / 2 >= end[:, None, None]).any(-1)[:, None]

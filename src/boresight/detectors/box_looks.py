@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from boresight.core.device import sent
 from boresight.core.relative import (
     absolute,
     enlarged,
@@ -55,7 +56,7 @@ class Sight:
         turns = [torch.zeros_like(p.labels) if p.turns is None else p.turns for p in given]
         size = torch.tensor([(s.size[1], s.size[0]) * 2 for s in scenes], dtype=torch.float32)
         counts = tuple(len(p) for p in given)
-        limits = size.repeat_interleave(torch.tensor(counts), dim=0).to(boxes.device)
+        limits = sent(size.repeat_interleave(torch.tensor(counts), dim=0), boxes.device)
         images = ImagePyramid([s.image for s in scenes])
         return cls(maps, images, boxes, torch.cat([p.labels for p in given]), torch.cat(turns), counts, limits)
 

@@ -84,10 +84,11 @@ class FrozenMaps(nn.Module):
         self._features, self._texts = features, texts
         self.similarity, self.map_rule, self.frames, self.templates = similarity, map_rule, frames, tuple(templates)
         self._queries = self._asked = tuple(queries)
-        self.register_buffer("text", texts.embed(list(queries), templates=self.templates))
+        # on the CPU, as all that is built: the encoder may be on a GPU already, for another detector
+        self.register_buffer("text", texts.embed(list(queries), templates=self.templates).cpu())
         # which of the queries given here each asked one is: what is learned of them is found again by their words
         self.register_buffer("trained", torch.arange(len(self._queries)), persistent=False)
-        self.register_buffer("empty", texts.empty(self.templates))
+        self.register_buffer("empty", texts.empty(self.templates).cpu())
         # slope and centre of the class map, slope and centre of the presence; set by `calibrate`
         self.register_buffer("calibration", torch.tensor([10.0, 0.5, 10.0, 0.5]))
 

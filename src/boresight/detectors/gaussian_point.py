@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import clip_boxes_to_image
 
+from boresight.core.device import sent
 from boresight.core.grid import cell_centres
 from boresight.core.types import DenseOutput, DenseTargets, Detections, Scene
 from boresight.detectors.detector import Detector
@@ -78,7 +79,7 @@ def _outside(output: DenseOutput) -> Tensor:
         return torch.zeros_like(output.logits, dtype=torch.bool)
     rows, columns = output.logits.shape[-2:]
     centre = cell_centres(rows, columns, output.stride, device=output.logits.device)
-    end = torch.tensor([(w, h) for h, w in output.sizes], device=centre.device)[:, None, None]
+    end = sent(torch.tensor([(w, h) for h, w in output.sizes]), centre.device)[:, None, None]
     return (centre - output.stride / 2 >= end).any(-1)[:, None].expand_as(output.logits)
 
 

@@ -58,14 +58,18 @@ class Watched:
         targets = self._watched.assign(self._last[1], [scene])
         matched, positive = (v[0].flatten(1).cpu() for v in (targets.matched, targets.positive))
         channel, cell = (matched >= 0).nonzero(as_tuple=True)
-        row = rows_of(targets, scene)[matched[channel, cell]]
+        rows = rows_of(targets, scene)
+        if isinstance(rows, Missing):
+            return rows
+        row = rows[matched[channel, cell]]
         return Supervision(cell, row, positive[channel, cell], by_prediction=self.by_prediction)
 
 
-def rows_of(targets: DenseTargets, scene: Scene) -> Tensor:
+def rows_of(targets: DenseTargets, scene: Scene) -> Tensor | Missing:
     """``[M]`` long: the row of ``Scene.boxes`` of every object of the targets of one image.
 
-    Assigners put objects that do not count behind the others. Raises ValueError where theirs are not the scene's.
+    Assigners put objects that do not count behind the others. `Missing` where theirs are not the scene's: an assigner
+    that loses objects is a fault that the rules of training health name, and the audit must live to tell.
     """
     assert scene.boxes is not None
     ignore = torch.zeros(len(scene.boxes), dtype=torch.bool) if scene.ignore is None else scene.ignore.cpu()
@@ -74,8 +78,8 @@ def rows_of(targets: DenseTargets, scene: Scene) -> Tensor:
     for mine, theirs in ((~ignore, counted), (ignore, ~counted)):
         if int(mine.sum()) == int(theirs.sum()):
             rows[theirs] = mine.nonzero()[:, 0]
-    if not torch.equal(targets.objects.cpu().float(), scene.boxes.cpu().float()[rows]) or bool((rows < 0).any()):
-        raise ValueError(f"scene `{scene.name}`: the objects of the targets are not those of the scene")
+    if bool((rows < 0).any()) or not torch.equal(targets.objects.cpu().float(), scene.boxes.cpu().float()[rows]):
+        return Missing(f"the objects of the targets are not those of the scene (first in `{scene.name}`)")
     return rows
 
 

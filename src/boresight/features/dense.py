@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from boresight.core.device import sent
+
 _NAMES = ("aligned", "layers", "pooled")
 
 
@@ -68,4 +70,4 @@ class DenseFeatures:
 
     def to(self, device: torch.device | str) -> DenseFeatures:
         """On another device."""
-        return DenseFeatures(**{k: v.to(device, non_blocking=True) for k, v in self.tensors().items()})
+        return DenseFeatures(**{k: sent(v, device) for k, v in self.tensors().items()})

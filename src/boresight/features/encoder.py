@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from boresight.core.device import sent
+
 LIBRARIES = ("torch", "timm", "transformers", "open_clip")
 """Keys of `FrozenEncoder.about` that hold a library's version."""
 
@@ -51,7 +53,7 @@ class FeatureMaps:
 
     def to(self, device: torch.device | str) -> FeatureMaps:
         """On another device."""
-        return FeatureMaps(tuple(v.to(device, non_blocking=True) for v in self.levels), self.extents.to(device))
+        return FeatureMaps(tuple(sent(v, device) for v in self.levels), sent(self.extents, device))
 
 
 class FrozenEncoder(Protocol):

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from boresight.core.device import sent
 from boresight.core.grid import cell_centres
 
 
@@ -66,8 +67,9 @@ def _places(
 ) -> Tensor:
     """``[B, rows, columns, 2]`` where the cell centres lie in the source, from -1 to 1 between its outer edges."""
     identity = torch.eye(2, 3)
-    maps = torch.stack([identity if t is None else t.detach().float().cpu() for t in to_sources]).to(device)
-    extent = torch.tensor([(width, height) for height, width in sizes], dtype=torch.float32, device=device)
+    maps = torch.stack([identity if t is None else t.detach().float().cpu() for t in to_sources])
+    maps = sent(maps, device)
+    extent = sent(torch.tensor([(width, height) for height, width in sizes], dtype=torch.float32), device)
     centres = cell_centres(rows, columns, stride, device=device)
     source = torch.einsum("bij,rcj->brci", maps[:, :, :2], centres) + maps[:, None, None, :, 2]
     return 2 * source / extent[:, None, None] - 1

@@ -66,9 +66,11 @@ class DeformableConv(nn.Module):
         nn.init.zeros_(self.steer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, C, H, W]`` to the same shape."""
-        steer = self.steer(x)
-        return F.silu(self.conv(x, steer[:, :18], 2 * steer[:, 18:].sigmoid()))
+        """``[B, C, H, W]`` to the same shape, in float32 under autocast too: offsets are places."""
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.float()
+            steer = self.steer(x)
+            return F.silu(self.conv(x, steer[:, :18], 2 * steer[:, 18:].sigmoid()))
 
 
 def _branch(channels: int, attention: Attention, deformable: bool) -> nn.Sequential:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import LoggerType, ProjectConfiguration
 
@@ -27,6 +28,8 @@ def open_accelerator(settings: TrainSettings, root: Path) -> Accelerator:
     keep_freed_memory()
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != settings.precision:
+        AcceleratorState._reset_state()  # an earlier run in this process, in a notebook say, had another one
     accelerator = Accelerator(
         cpu=joined().device.type == "cpu",
         mixed_precision=settings.precision,

@@ -103,8 +103,8 @@ class Logbook:
         tally = self.state.tally = self.state.tally.to(targets.positive.device)
         has = targets.positives_per_object() > 0
         tally[0] += targets.positive.sum((0, 2, 3))
-        tally[1] += torch.bincount(targets.labels, targets.counted, len(self.classes)).long()
-        tally[2] += torch.bincount(targets.labels, targets.counted & ~has, len(self.classes)).long()
+        tally[1].index_add_(0, targets.labels, targets.counted.long())  # bincount would wait for the device
+        tally[2].index_add_(0, targets.labels, (targets.counted & ~has).long())
 
     def close_epoch(self, epoch: int) -> None:
         """Turn the tally into the epoch's rows and start it anew."""

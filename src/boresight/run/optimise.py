@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
 
 from boresight.run.config import TrainSettings
 
@@ -52,20 +53,35 @@ def rate_share(step: int, *, steps: int, warmup: int, final: float) -> float:
     return final + (1 - final) * (1 + math.cos(math.pi * min(1.0, share))) / 2
 
 
-Tensors = tuple[Tensor, ...] | list[Tensor]
-Average = Callable[[Tensors, Tensors, Tensor | int], None]
-"""Moves the averaged tensors, in place, towards the current ones; the last argument counts the updates so far."""
+class MovingAverage(AveragedModel):
+    """Exponential average of weights that starts short: decay ``min(decay, (1 + t) / (10 + t))`` at update ``t``.
 
+    Buffers are the model's own. The count of updates stays on the CPU: the base class reads it from the GPU, for which
+    every step would wait.
 
-def moving_average(decay: float) -> Average:
-    """Exponential average that starts short: decay ``min(decay, (1 + t) / (10 + t))`` at update ``t``.
-
-    For ``multi_avg_fn`` of :class:`torch.optim.swa_utils.AveragedModel`.
+    Args:
+        model: what is averaged; it is copied.
+        decay: the largest share of the average that stays, in [0, 1).
     """
 
-    @torch.no_grad()
-    def update(averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
-        weight = 1 - min(decay, (1 + float(count)) / (10 + float(count)))
-        torch._foreach_lerp_(averaged, current, weight)
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model)
+        self.decay = decay
 
-    return update
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> MovingAverage:
+        count = self.n_averaged
+        super()._apply(fn, recurse)
+        self.n_averaged = count
+        return self
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Move the average towards the model; the first time it becomes the model."""
+        count = int(self.n_averaged)
+        stays = min(self.decay, (1 + count) / (10 + count)) if count else 0.0
+        averaged: list[Tensor] = list(self.module.parameters())
+        current: list[Tensor] = list(model.parameters())
+        torch._foreach_lerp_(averaged, current, 1 - stays)
+        for mine, theirs in zip(self.module.buffers(), model.buffers(), strict=True):
+            mine.copy_(theirs)
+        self.n_averaged += 1

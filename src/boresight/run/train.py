@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from accelerate.utils import set_seed
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from boresight.core.errors import Failure, Stopped
@@ -29,7 +28,7 @@ from boresight.features.feature_store import Counters
 from boresight.run.checkpoint import Checkpoint, save_checkpoint
 from boresight.run.engine import open_accelerator
 from boresight.run.logbook import FLUSH_EVERY, Logbook, LoopState, target_numbers
-from boresight.run.optimise import moving_average, optimiser_and_rate
+from boresight.run.optimise import MovingAverage, optimiser_and_rate
 from boresight.run.order import Positions, Views
 from boresight.run.parse import flatten, nested
 from boresight.run.plan import plan_of
@@ -84,7 +83,7 @@ class Trainer:
             if type(detector).prepare is not Detector.prepare:
                 self._say("looking at training images before the first step")
             detector.prepare(self.splits.train)
-        self.ema = AveragedModel(detector, multi_avg_fn=moving_average(self.t.ema)) if self.t.ema else None
+        self.ema = MovingAverage(detector, self.t.ema) if self.t.ema else None
         optimiser, rate = optimiser_and_rate(detector, self.t)
         self.model, self.optimiser, self.rate = self.accelerator.prepare(detector, optimiser, rate)
         self.detector: Detector = self.accelerator.unwrap_model(self.model)

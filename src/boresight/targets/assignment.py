@@ -12,6 +12,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from boresight.core.device import sent
 from boresight.core.types import DenseOutput
 from boresight.targets.candidates import Candidates, MapShape, Objects
 
@@ -32,8 +33,8 @@ class Assignment:
 
     def to(self, device: torch.device | str) -> Assignment:
         """The same on ``device``, without waiting for it."""
-        metric = None if self.metric is None else self.metric.to(device, non_blocking=True)
-        return Assignment(self.candidates.to(device), self.positive.to(device, non_blocking=True), metric)
+        metric = None if self.metric is None else sent(self.metric, device)
+        return Assignment(self.candidates.to(device), sent(self.positive, device), metric)
 
 
 class Assigner(Protocol):

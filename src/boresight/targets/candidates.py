@@ -14,6 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from boresight.core.device import sent
 from boresight.core.grid import cell_to_pixel
 from boresight.core.types import DenseOutput, Scene
 
@@ -41,7 +42,7 @@ class Objects:
 
     def to(self, device: torch.device | str) -> Objects:
         """The same on ``device``, without waiting for it."""
-        boxes, labels, image = (v.to(device, non_blocking=True) for v in (self.boxes, self.labels, self.image))
+        boxes, labels, image = (sent(v, device) for v in (self.boxes, self.labels, self.image))
         return Objects(boxes, labels, image, self.images, None if self.crowd is None else self.crowd.to(device))
 
     def select(self, keep: Tensor) -> Objects:
@@ -158,7 +159,7 @@ class Candidates:
     def to(self, device: torch.device | str) -> Candidates:
         """The same on ``device``, without waiting for it."""
         held = (self.object, self.row, self.column, self.start)
-        return Candidates(self.objects.to(device), self.shape, *(v.to(device, non_blocking=True) for v in held))
+        return Candidates(self.objects.to(device), self.shape, *(sent(v, device) for v in held))
 
     def of_object(self, values: Tensor) -> Tensor:
         """``values [M, ...]`` of the objects, for each candidate: ``[K, ...]``."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from boresight.core.boxes import aligned_iou, centerness
+from boresight.core.device import sent
 from boresight.core.types import DenseOutput, DenseTargets, Scene
 from boresight.targets.assignment import Assignment, boxes_at
 from boresight.targets.candidates import MapShape, Objects
@@ -129,7 +130,7 @@ def dense_targets(
     if box_cells == "inside":
         _also_inside(matched, assignment, objects, shape)
     matched = matched.scatter_(0, place, candidates.object)
-    matched[size] = -1
+    matched[size:].fill_(-1)
     scores = torch.zeros(size + 1, device=device).scatter_(0, place, score(Fit(assignment, output)))
     grid = output.logits.shape
     positive = positive.view(grid)
@@ -140,9 +141,9 @@ def dense_targets(
         matched=matched[:size].view(grid),
         score=scores[:size].view(grid),
         ignore=_unknown(positive, crowd, scenes, shape),
-        objects=torch.cat((objects.boxes, crowd.boxes)).to(device, non_blocking=True),
-        labels=torch.cat((objects.labels, crowd.labels)).to(device, non_blocking=True),
-        counted=counted.to(device, non_blocking=True),
+        objects=sent(torch.cat((objects.boxes, crowd.boxes)), device),
+        labels=sent(torch.cat((objects.labels, crowd.labels)), device),
+        counted=sent(counted, device),
         normaliser=torch.full((), float(len(objects)), device=device),
     )
 
@@ -150,7 +151,7 @@ def dense_targets(
 def _also_inside(matched: Tensor, assignment: Assignment, objects: Objects, shape: MapShape) -> None:
     """Write into ``matched`` the smallest object around every cell whose box is not a positive cell's."""
     inside = cells_inside(objects, shape, always=False)
-    winner = smallest(inside).to(matched.device, non_blocking=True)
+    winner = sent(smallest(inside), matched.device)
     inside = inside.to(matched.device)
     taken = torch.zeros(shape.keys + 1, dtype=torch.bool, device=matched.device)
     taken.scatter_(0, torch.where(assignment.positive, assignment.candidates.key, shape.keys), True)
@@ -163,15 +164,15 @@ def _unknown(positive: Tensor, crowd: Objects, scenes: Sequence[Scene], shape: M
     device = positive.device
     unknown = torch.zeros_like(positive)
     if len(crowd):
-        unknown.view(-1)[cells_inside(crowd, shape, always=False).to(device).flat] = True
+        unknown.view(-1).index_fill_(0, cells_inside(crowd, shape, always=False).to(device).flat, True)
     if any(s.exhaustive is not None for s in scenes):
-        unknown |= ~_exhaustive(scenes, shape.classes).to(device, non_blocking=True)[:, :, None, None]
+        unknown |= ~sent(_exhaustive(scenes, shape.classes), device)[:, :, None, None]
     unknown &= ~positive
     whole = torch.tensor([shape.columns, shape.rows])
     if bool((shape.ends < whole).any()):
         column = torch.arange(shape.columns) >= shape.ends[:, :1]
         row = torch.arange(shape.rows) >= shape.ends[:, 1:]
-        unknown |= (row[:, :, None] | column[:, None, :]).to(device, non_blocking=True)[:, None]
+        unknown |= sent(row[:, :, None] | column[:, None, :], device)[:, None]
     return unknown
 
 

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from boresight.core.device import sent
 from boresight.core.grid import nearest_cell, pixel_to_cell
 from boresight.core.types import DenseTargets, Points
 from boresight.targets.schedule import TRUNCATION
@@ -58,7 +59,7 @@ def legacy_kernel(offset: Tensor, step: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Batch:
-    """The points of a batch, one after the other."""
+    """The points of a batch, one after the other, on the CPU: few numbers, and no step waits for a GPU to have them."""
 
     xy: Tensor  # [M, 2]
     image: Tensor  # [M] long
@@ -66,15 +67,15 @@ class _Batch:
     ignore: Tensor  # [M] bool
 
 
-def _concatenate(points: Sequence[Points], device: torch.device) -> _Batch:
+def _concatenate(points: Sequence[Points]) -> _Batch:
     if not points:
         points = [Points.of([])]  # so that an empty batch has tensors of the right shapes
     counts = torch.tensor([len(p) for p in points])
     return _Batch(
-        torch.cat([p.xy for p in points]).to(device),
-        torch.repeat_interleave(torch.arange(len(points)), counts).to(device),
-        torch.cat([p.labels for p in points]).to(device),
-        torch.cat([p.ignore for p in points]).to(device),
+        torch.cat([p.xy for p in points]).cpu(),
+        torch.repeat_interleave(torch.arange(len(points)), counts),
+        torch.cat([p.labels for p in points]).cpu(),
+        torch.cat([p.ignore for p in points]).cpu(),
     )
 
 
@@ -84,20 +85,21 @@ def _by_place(uv: Tensor) -> Tensor:
     return by_column[uv[by_column, 1].argsort(stable=True)]
 
 
-def _square(reach: int, device: torch.device) -> Tensor:
+def _square(reach: int) -> Tensor:
     """Whole steps ``[S, 2]`` of the square of cells within ``reach`` of a cell."""
-    side = torch.arange(-reach, reach + 1, device=device)
+    side = torch.arange(-reach, reach + 1)
     return torch.cartesian_prod(side, side)
 
 
-def _scatter_argmax(value: Tensor, owner: Tensor, index: Tensor, size: int) -> Tensor:
+def _scatter_argmax(value: Tensor, owner: Tensor, index: Tensor, size: int, device: torch.device) -> Tensor:
     """``[size]`` long: who brings the largest value to each cell, the higher owner of equal ones; -1 where nobody does.
 
     Value and owner travel as one 64-bit key, so that no float is compared for equality: non-negative float32 numbers
     order like their bits, so ``bits << 32 | owner`` orders by value and then by owner.
     """
     key = (value.float().contiguous().view(torch.int32).long() << 32) | owner
-    best = torch.full((size,), -1, dtype=torch.long, device=value.device).scatter_reduce_(0, index, key, "amax")
+    best = torch.full((size,), -1, dtype=torch.long, device=device)
+    best.scatter_reduce_(0, sent(index, device), sent(key, device), "amax")
     return torch.where(best < 0, -1, best & 0xFFFFFFFF)
 
 
@@ -132,7 +134,7 @@ def point_targets(
         reach: the label is 0 beyond so many cells from the nearest cell.
         offset_reach: cells within this many cells of a target's own learn its place too, because any of them may come
             to be the local peak that is emitted.
-        device: where the targets are made.
+        device: of the targets. What is small, the points, is worked out on the CPU.
 
     Returns:
         DenseTargets. ``positive`` has exactly one cell a target, less those that share a cell.
@@ -141,7 +143,7 @@ def point_targets(
         ValueError: a label outside ``0..classes - 1``, a point off the map (or not a number).
     """
     device = torch.device(device)
-    batch = _concatenate(points, device)
+    batch = _concatenate(points)
     _check_points(batch, classes, (columns * stride, rows * stride))
     shape = (len(points), classes, rows, columns)
     uv = pixel_to_cell(batch.xy.float(), stride)
@@ -150,7 +152,7 @@ def point_targets(
 
     def spread(chosen: Tensor, reach: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Cells around the chosen points: offset, step, flat index, and whether the cell is on the map."""
-        step = _square(reach, device).expand(int(chosen.numel()), -1, -1)
+        step = _square(reach).expand(int(chosen.numel()), -1, -1)
         cell = centre[chosen, None] + step
         inside = (cell >= 0).all(-1) & (cell[..., 0] < columns) & (cell[..., 1] < rows)
         index = (plane[chosen, None] * rows + cell[..., 1]) * columns + cell[..., 0]
@@ -159,25 +161,27 @@ def point_targets(
     def label_map(chosen: Tensor) -> Tensor:
         offset, step, index, inside = spread(chosen, reach)
         empty = torch.zeros(math.prod(shape), device=device)
-        return empty.scatter_reduce_(0, index[inside], kernel(offset, step)[inside], "amax")
+        return empty.scatter_reduce_(0, sent(index[inside], device), sent(kernel(offset, step)[inside], device), "amax")
 
     counted, dim = torch.nonzero(~batch.ignore)[:, 0], torch.nonzero(batch.ignore)[:, 0]
     score = label_map(counted)
-    matched, positive = _own_cells(spread, counted, uv, offset_reach, math.prod(shape))
+    matched, positive = _own_cells(spread, counted, uv, offset_reach, math.prod(shape), device)
     ignore = (label_map(dim) > score) & ~positive  # where the don't-care is the nearer one, nothing is known
     return DenseTargets(
         positive=positive.view(shape),
         matched=matched.view(shape),
         score=score.view(shape),
         ignore=ignore.view(shape),
-        objects=torch.cat((batch.xy, batch.xy), dim=-1),
-        labels=batch.label,
-        counted=~batch.ignore,
-        normaliser=(~batch.ignore).sum().float(),
+        objects=sent(torch.cat((batch.xy, batch.xy), dim=-1), device),
+        labels=sent(batch.label, device),
+        counted=sent(~batch.ignore, device),
+        normaliser=torch.full((), float(len(counted)), device=device),
     )
 
 
-def _own_cells(spread: Callable, counted: Tensor, uv: Tensor, offset_reach: int, size: int) -> tuple[Tensor, Tensor]:
+def _own_cells(
+    spread: Callable, counted: Tensor, uv: Tensor, offset_reach: int, size: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """``matched [size]``: the nearest target of every cell near one; ``positive [size]``: the cells targets lie in.
 
     A target's own cell always wins over a neighbour's offset zone, so that every positive cell learns a target in it.
@@ -186,11 +190,12 @@ def _own_cells(spread: Callable, counted: Tensor, uv: Tensor, offset_reach: int,
     own = (step == 0).all(-1)
     closeness = torch.where(own, 3.0, 0.0) + 1 / (1 + offset.square().sum(-1))
     order = _by_place(uv[counted])
-    rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=uv.device))
-    winner = _scatter_argmax(closeness[inside], rank[:, None].expand_as(index)[inside], index[inside], size)
-    matched = torch.cat((counted[order], order.new_full((1,), -1)))[winner]  # nobody, -1, picks the last
-    positive = torch.zeros(size, dtype=torch.bool, device=uv.device)
-    positive[index[own]] = True
+    rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
+    ranks = rank[:, None].expand_as(index)[inside]
+    winner = _scatter_argmax(closeness[inside], ranks, index[inside], size, device)
+    known = torch.cat((order.new_full((1,), -1), counted[order]))  # nobody, -1, picks the first
+    matched = sent(known, device)[winner + 1]
+    positive = torch.zeros(size, dtype=torch.bool, device=device).index_fill_(0, sent(index[own], device), True)
     return matched, positive
 
 

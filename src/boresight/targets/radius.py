@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from boresight.core.boxes import SMALLEST, aligned_giou
+from boresight.core.device import sent
 from boresight.core.types import DenseOutput
 from boresight.targets.assignment import Assignment, boxes_at, boxes_of, ordered, resolve
 from boresight.targets.candidates import Candidates, MapShape, Objects
@@ -40,8 +41,8 @@ class Radius:
         shape, device = MapShape.of(output), output.logits.device
         there = objects.to(device)
         found, best_row, best_column = best_cells(output, objects, there, shape, self.threshold)
-        step = disc(self.radius).to(device, non_blocking=True)
-        ends = shape.ends[objects.image].to(device, non_blocking=True)
+        step = sent(disc(self.radius), device)
+        ends = sent(shape.ends[objects.image], device)
         row, column = best_row[:, None] + step[:, 1], best_column[:, None] + step[:, 0]
         on_map = (column >= 0) & (row >= 0) & (column < ends[:, :1]) & (row < ends[:, 1:])
         index = torch.arange(len(objects), device=device)
@@ -152,7 +153,7 @@ def best_of_all(
         best, cell = _giou(planes, there.boxes[chunk]).max(1)
         giou.append(best)
         at.append(cell)
-    columns = shape.ends[objects.image, 0].to(device, non_blocking=True)
+    columns = sent(shape.ends[objects.image, 0], device)
     cell = torch.cat(at)
     row = torch.div(cell, columns, rounding_mode="floor")
     return torch.cat(giou) > threshold, row, cell - row * columns

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from boresight.core.boxes import aligned_iou
+from boresight.core.device import sent
 from boresight.core.types import DenseOutput
 from boresight.targets.assignment import Assignment, boxes_at, resolve, top_k_per_object, top_values
 from boresight.targets.candidates import Candidates, MapShape, Objects
@@ -75,7 +76,7 @@ class Cells:
 
     def to(self, device: torch.device | str) -> Cells:
         """The same on ``device``, without waiting for it."""
-        return Cells(*(v.to(device, non_blocking=True) for v in (self.image, self.cell, self.of_candidate)))
+        return Cells(*(sent(v, device) for v in (self.image, self.cell, self.of_candidate)))
 
 
 def class_cost(score: Tensor, candidates: Candidates, cells: Cells) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from boresight.core.boxes import aligned_iou
+from boresight.core.device import sent
 from boresight.core.types import DenseOutput
 from boresight.targets.assignment import Assigner, Assignment, boxes_at, resolve, top_k_per_object, values_at
 from boresight.targets.atss import Atss
@@ -46,7 +47,7 @@ class Tal:
         iou = aligned_iou(boxes_at(output, candidates), candidates.wanted)
         metric = values_at(score, candidates) ** self.alpha * iou**self.beta
         chosen = top_k_per_object(metric, candidates, self.k) & (metric > 0)
-        near = candidates.of_object(nearest_cells(objects, shape).to(device, non_blocking=True))
+        near = candidates.of_object(sent(nearest_cells(objects, shape), device))
         is_nearest = (candidates.column == near[:, 0]) & (candidates.row == near[:, 1])
         chosen = chosen | (is_nearest & ~_any(metric > 0, candidates))
         return Assignment(candidates, resolve(chosen, iou, candidates.key, shape.keys), metric)
