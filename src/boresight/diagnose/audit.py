@@ -52,6 +52,13 @@ class Audited:
     missing: dict[str, str]
     reach: float | None = None
 
+    @property
+    def metrics(self) -> tuple[str, str]:
+        """What the two average precisions are called: one likeness of 0.5, and ten from 0.5 to 0.95."""
+        if self.reach is None:
+            return "AP50", "AP"
+        return f"AP at {self.reach:g} px", f"AP at {0.1 * self.reach:.1g} to {self.reach:g} px"
+
     def boxes(self, found: Sequence[Detections] | None = None, scenes: Sequence[Scene] | None = None) -> BoxSet:
         """Truth and detections for the evaluators; by default what the detector returns."""
         return BoxSet.of(scenes or self.scenes, self.found if found is None else found, self.reach)

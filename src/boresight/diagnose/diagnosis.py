@@ -83,11 +83,13 @@ def diagnose(
         ap50=attributed.now.ap50.estimate(),
         counts=counts,
         findings=findings,
+        figures=audited.metrics,
     )
     figures: dict[str, Any] = {
         "images": images,
         "classes": list(audited.classes),
         "likeness": audited.likeness,
+        "metrics": list(audited.metrics),
         "assigner_looks_at_predictions": _looks(audited),
         "missing": audited.missing | attributed.missing,
         "counts": counts,

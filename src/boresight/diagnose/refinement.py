@@ -77,7 +77,7 @@ def diagnose_refined(
     gains = {name: draw.mean(values) for name, values in gained.items()}
     now = draw.estimate(data.after)
     counts = {"objects": len(data.image), "emitted": len(data.image)}
-    verdict = judge(gains, ap50=now, counts=counts, findings=findings, figure="mean IoU")
+    verdict = judge(gains, ap50=now, counts=counts, findings=findings, figures=("mean IoU", "mean IoU"))
     told = {name: {"says": SAYS[name], "mean_iou": asdict(drawn.estimate())} for name, drawn in gains.items()}
     figures = {
         "images": data.images,

@@ -73,7 +73,7 @@ def judge(
     ap50: Estimate,
     counts: Mapping[str, int],
     findings: Sequence[Finding] = (),
-    figure: str = "AP50",
+    figures: tuple[str, str] = ("AP50", "AP"),
 ) -> Verdict:
     """Apply the rule.
 
@@ -82,7 +82,8 @@ def judge(
         ap50: as it is.
         counts: what the figures rest on: ``objects`` and ``emitted`` boxes.
         findings: of the training's health and of the data.
-        figure: what is gained, ``ap50`` being its value.
+        figures: what is gained: the name of ``ap50`` and, where boxes are loose, of what a box gains instead; one name
+            twice where there is no other.
 
     The rule, in this order. (1) An error that the data or the geometry between data and output show is *data*: no
     other figure means anything then. (2) Fewer than 50 objects: *too few to tell*. (3) Repairs count that are worth
@@ -102,9 +103,9 @@ def judge(
     table = {name: drawn for name, drawn in gains.items() if name in ORACLE_WORDS and (name == "threshold" or not few)}
     worth = [name for name in ORACLE_WORDS if name in table and _above(table[name].estimate(), HEALTHY)]
     if not worth:
-        return _healthy(table, ap50, figure)
+        return _healthy(table, ap50, figures[0])
     most = max(table[name].value for name in worth)
-    return _named(table, next(name for name in worth if table[name].value >= NEARLY * most), ap50, figure)
+    return _named(table, next(name for name in worth if table[name].value >= NEARLY * most), ap50, figures)
 
 
 DATA_RULES = frozenset(
@@ -146,14 +147,16 @@ def _healthy(table: Mapping[str, Drawn], ap50: Estimate, figure: str) -> Verdict
     )
 
 
-def _named(table: Mapping[str, Drawn], first: str, ap50: Estimate, figure: str) -> Verdict:
+def _named(table: Mapping[str, Drawn], first: str, ap50: Estimate, figures: tuple[str, str]) -> Verdict:
     word, gain = ORACLE_WORDS[first], table[first].estimate()
     rest = sorted((n for n in table if n != first), key=lambda n: -table[n].value)
     second = rest[0] if rest else None
     ahead = table[first].minus(table[second]).estimate() if second else None
     clear = ahead is None or (ahead.interval is not None and ahead.interval[0] > 0)
     assert gain.value is not None
-    currency = {"threshold": "AP50 or F1", "box": "AP50 or AP"}.get(first, figure) if figure == "AP50" else figure
+    figure, stricter = figures
+    others = {} if figure == stricter else {"threshold": f"{figure} or F1", "box": f"{figure} or {stricter}"}
+    currency = others.get(first, figure)
     told = f"Look at {word}: made true, {currency} gains {gain} ({figure} is {ap50})"
     if second and ahead:
         beside = f"; {ORACLE_WORDS[second]} would gain {table[second].estimate()}"

@@ -114,8 +114,9 @@ def _gains_panel(said: Mapping[str, Any]) -> Panel:
         low, high = g["interval"] or (None, None)
         clear = 0 if low is None or high is None else int(low > 0) - int(high < 0)
         effects.append(Effect(REPAIRS[name], g["value"], low, high, clear))
-    title = "What AP50 would gain if one thing were true"
-    return Panel(title, forest_panel(effects, title=title, x_label="gain in AP50"))
+    name = said["metrics"][0]
+    title = f"What {name} would gain if one thing were true"
+    return Panel(title, forest_panel(effects, title=title, x_label=f"gain in {name}"))
 
 
 def _reliability(said: Mapping[str, Any], c: int) -> list[Panel]:
@@ -194,7 +195,7 @@ def _ranking(said: Mapping[str, Any]) -> Table:
 def _gains(said: Mapping[str, Any]) -> Table:
     gains = said["attribution"]["gains"]
     rows = [[REPAIRS[k], g["says"], estimate(g["ap50"], 3), estimate(g["ap"], 3)] for k, g in gains.items()]
-    return Table(["Made true", "That is", "AP50", "AP"], rows)
+    return Table(["Made true", "That is", *said["metrics"]], rows)
 
 
 def _distance(said: Mapping[str, Any]) -> Table:

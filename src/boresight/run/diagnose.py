@@ -168,7 +168,7 @@ def summary(told: Diagnosed[Diagnosis]) -> str:
         f"  overturned by: {d.verdict.overturn}",
         f"  {f['images']} images, {counts['objects']} objects, {counts['kept']} detections",
         "",
-        "  if one thing were true            AP50 gain              AP gain",
+        f"  {'if one thing were true':<18}{f['metrics'][0] + ' gain':>23}{f['metrics'][1] + ' gain':>25}",
     ]
     ranked = sorted(f["attribution"]["gains"].items(), key=lambda item: -(item[1]["ap50"]["value"] or 0.0))
     lines += [f"  {name:<18}{_figure(g['ap50']):>27}{_figure(g['ap']):>25}" for name, g in ranked]
@@ -176,9 +176,10 @@ def summary(told: Diagnosed[Diagnosis]) -> str:
     for when in ("before", "after"):
         buckets = f["buckets"].get("own", {}).get(when, {})
         if buckets:
-            lines += ["", f"  boxes {when} suppression      n   median IoU  false alarms"]
+            fit = f"median {f['likeness']}"
+            lines += ["", f"  {f'boxes {when} suppression':<22}{'n':>8}  {fit:>18}  false alarms"]
             lines += [
-                f"  {name:<22}{b['iou']['n']:>8}{_plain(b['iou']['median']):>12}{_plain(b['false']['value']):>13}"
+                f"  {name:<22}{b['iou']['n']:>8}  {_plain(b['iou']['median']):>18}  {_plain(b['false']['value']):>12}"
                 for name, b in buckets.items()
             ]
     for name, reason in f["missing"].items():
