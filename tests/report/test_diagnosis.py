@@ -7,12 +7,15 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from boresight.core.errors import UserError
 from boresight.diagnose.audit import audit
 from boresight.diagnose.diagnosis import diagnose
 from boresight.diagnose.finding import Finding
+from boresight.diagnose.refinement import diagnose_refined
+from boresight.evaluate.refinement import Refined
 from boresight.report import diagnosis as part
 from boresight.report.diagnosis import diagnosis_part
 from boresight.report.displaced import displaced_gallery
@@ -33,7 +36,20 @@ def said() -> dict:
     sides = {side: {"mean": mean} for side, mean in (("as_it_is", 0.4), ("remedy", 0.5))}
     proof = {"change": {"a.b": True}, "seeds": 3, "steps": 9, "figures": {"ap50": sides | change}}
     remedy = {"change_text": "--a.b true", "why": "it helps", "change": {"a.b": True}}
-    return json.loads(json.dumps(told.to_dict() | {"split": "val", "remedies": [remedy], "proof": proof}))
+    return json.loads(
+        json.dumps(told.to_dict() | {"detector": "text", "split": "val", "remedies": [remedy], "proof": proof})
+    )
+
+
+@pytest.fixture(scope="module")
+def of_refiner() -> dict:
+    """The same of a refiner whose confidence asks for too much."""
+    n = 300
+    before, moved = np.full(n, 0.5), np.full(n, 0.9)
+    place, label, side, no = np.sort(np.arange(n) % 40), np.zeros(n, np.int64), np.full(n, 40.0), np.zeros(n, bool)
+    data = Refined(40, place, label, side, before, before, moved, no)
+    told = diagnose_refined(data, np.linspace(0.2, 0.8, n), ["a"], replicates=50)
+    return json.loads(json.dumps(told.to_dict() | {"detector": "refine", "split": "val", "remedies": []}))
 
 
 def run_of(said: dict | None, emissions: list | None = None) -> RunData:
@@ -50,6 +66,18 @@ def test_every_table_is_whole(said):
     for caption, table in (*found.tables, *found.more, ("findings", found.findings), ("proof", found.proof)):
         assert table.rows, caption
         assert all(len(row) == len(table.heads) for row in table.rows), caption
+
+
+def test_a_refiner_gains_mean_iou(of_refiner):
+    found = diagnosis_part(run_of(of_refiner))
+    assert found.word == "threshold"
+    assert "300 coarse boxes" in found.sentences[2]
+    assert "0.500 before, 0.500 after, 0.900 with every box replaced" in found.sentences[2]
+    assert found.panels[0].title == "What mean IoU would gain if one thing were true"
+    rows = dict(found.tables)["Every repair"].rows
+    assert {row[0] for row in rows} == set(part.REFINER.values())
+    assert dict((row[0], row[2]) for row in rows)["the confidence asked for"].startswith("0.400")
+    assert found.missing == ("buckets: a refiner emits a box for each coarse box, not for cells",)
 
 
 def test_every_repair_has_words(said):

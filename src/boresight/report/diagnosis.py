@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from boresight.core.errors import UserError
@@ -27,6 +27,7 @@ REPAIRS = {
     "inside_cells": "only cells in objects speak",
     "starved": "objects without trained cells are excused",
 }
+REFINER = {"box": "the refined box", "score": "the decision", "threshold": "the confidence asked for"}
 MAIN = ("class", "box", "score", "assignment", "background", "threshold")
 BUCKETS = {
     "supervised": "supervised cell",
@@ -73,24 +74,55 @@ def diagnosis_part(run: RunData) -> DiagnosisPart:
     if said is None:
         return DiagnosisPart(run, f"{run.name}: not diagnosed yet; `boresight diagnose` says why it fails.")
     try:
-        return DiagnosisPart(
+        common = DiagnosisPart(
             run,
             word=said["verdict"]["word"],
-            sentences=_sentences(said),
-            panels=(_gains_panel(said), *_reliability(said, run.colour)),
-            tables=(("Where boxes come from", _buckets(said)), ("Ranking and displacement", _ranking(said))),
-            more=(("Every repair", _gains(said)), ("By distance", _distance(said)), ("By class", _classes(said))),
             missing=tuple(f"{name}: {reason}" for name, reason in said["missing"].items()),
             findings=_findings(said),
             remedies=tuple(f"{r['change_text']}: {r['why']}" for r in said.get("remedies", [])),
             proof=_proof(said),
         )
+        return _of_refiner(common, said) if said["detector"] == "refine" else _of_cells(common, said)
     except (KeyError, TypeError, IndexError) as error:
         raise UserError(f"{run.name}: diagnosis.json cannot be read ({error!r}); diagnose the run again") from error
 
 
-def _sentences(said: Mapping[str, Any]) -> tuple[str, ...]:
-    v, c = said["verdict"], said["counts"]
+def _of_cells(part: DiagnosisPart, said: Mapping[str, Any]) -> DiagnosisPart:
+    gains = {name: (REPAIRS[name], said["attribution"]["gains"].get(name, {}).get("ap50")) for name in MAIN}
+    return replace(
+        part,
+        sentences=(*_verdict(said), _counted(said)),
+        panels=(_gains_panel(gains, said["metrics"][0]), *_reliability(said, part.run.colour)),
+        tables=(("Where boxes come from", _buckets(said)), ("Ranking and displacement", _ranking(said))),
+        more=(("Every repair", _gains(said)), ("By distance", _distance(said)), ("By class", _classes(said))),
+    )
+
+
+def _of_refiner(part: DiagnosisPart, said: Mapping[str, Any]) -> DiagnosisPart:
+    """A refiner emits a box for each coarse box: what it gains is mean IoU, and there are no cells."""
+    r, c = said["refinement"], said["counts"]
+    gains = {name: (REFINER[name], g["mean_iou"]) for name, g in said["gains"].items()}
+    rows = [[REFINER[name], g["says"], estimate(g["mean_iou"], 3)] for name, g in said["gains"].items()]
+    counted = (
+        f"{said['images']} images of the split {said['split']}, {c['emitted']} coarse boxes that stand for an object; "
+        f"mean IoU {r['iou_before']:.3f} before, {r['iou_after']:.3f} after, {r['iou_all_replaced']:.3f} with every "
+        f"box replaced, {r['iou_best_of_both']:.3f} with the better box each time."
+    )
+    return replace(
+        part,
+        sentences=(*_verdict(said), counted),
+        panels=(_gains_panel(gains, "mean IoU"),),
+        tables=(("Every repair", Table(["Made true", "That is", "mean IoU"], rows)),),
+    )
+
+
+def _verdict(said: Mapping[str, Any]) -> tuple[str, str]:
+    v = said["verdict"]
+    return v["sentence"], f"What would change this: {v['overturn']}"
+
+
+def _counted(said: Mapping[str, Any]) -> str:
+    c = said["counts"]
     looked = said["assigner_looks_at_predictions"]
     how = {
         True: "chooses cells by what they emit, so that the control is the fairer judge",
@@ -98,23 +130,20 @@ def _sentences(said: Mapping[str, Any]) -> tuple[str, ...]:
     }
     judge = "" if isinstance(looked, dict) else f"The assigner {how[looked]}. "
     return (
-        v["sentence"],
-        f"What would change this: {v['overturn']}",
         f"{judge}{said['images']} images of the split {said.get('split', '')}, {c['objects']} objects, "
-        f"{c['emitted']} boxes before suppression and {c['kept']} after it; compared by {said['likeness']}.",
+        f"{c['emitted']} boxes before suppression and {c['kept']} after it; compared by {said['likeness']}."
     )
 
 
-def _gains_panel(said: Mapping[str, Any]) -> Panel:
-    gains = said["attribution"]["gains"]
-    rows = [(name, gains[name]["ap50"]) for name in MAIN if name in gains and gains[name]["ap50"]["value"] is not None]
+def _gains_panel(gains: Mapping[str, tuple[str, dict[str, Any] | None]], name: str) -> Panel:
+    """Of every repair its words and what it gains of the figure ``name``, the largest first."""
+    rows = [(words, g) for words, g in gains.values() if g is not None and g["value"] is not None]
     rows.sort(key=lambda row: float(row[1]["value"]), reverse=True)
     effects = []
-    for name, g in rows:
+    for words, g in rows:
         low, high = g["interval"] or (None, None)
         clear = 0 if low is None or high is None else int(low > 0) - int(high < 0)
-        effects.append(Effect(REPAIRS[name], g["value"], low, high, clear))
-    name = said["metrics"][0]
+        effects.append(Effect(words, g["value"], low, high, clear))
     title = f"What {name} would gain if one thing were true"
     return Panel(title, forest_panel(effects, title=title, x_label=f"gain in {name}"))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from boresight.report.box_tables import Table
 from boresight.report.curves import training_panels
+from boresight.report.diagnosis import diagnosis_part
 from boresight.report.page import page
 from boresight.report.reading import FrameStore, RunData
 from boresight.report.refine_charts import charts, unpredicted, validation_panels
@@ -52,6 +53,8 @@ def refine_page(data: Sequence[RunData], heading: Mapping[str, Any], table: Sequ
         "refine.html",
         **{**heading, "lead": heading["lead"] or [sentence(run) for run in data if run.evaluation]},
         summary=given_table(table, NAMES) if table is not None else overview(data),
+        diagnosed=[diagnosis_part(run) for run in data] if any(run.diagnosis for run in data) else [],
+        displaced=[None] * len(data),
         charts=charts(judged),
         nothing=NO_BOX if any(run.evaluation for run in data) else NOT_YET,
         unpredicted=unpredicted(judged) if judged else "",
