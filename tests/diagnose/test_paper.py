@@ -13,13 +13,17 @@ import torch
 
 from boresight.core.emission import Decoding, Emission, Missing, Supervision
 from boresight.core.types import Detections
-from boresight.diagnose.audit import audit
+from boresight.diagnose.audit import audit, opened
 from boresight.diagnose.consistency import by_distance, gap
 from boresight.diagnose.control import control
 from boresight.diagnose.diagnosis import diagnose, judged
 from boresight.diagnose.displacement import displaced, displacement
 from boresight.diagnose.emitted import BACKGROUND, INSIDE, NOWHERE, SUPERVISED, UNPLACED
+from boresight.diagnose.gains import without_missed
+from boresight.diagnose.likeness import BoxIou
+from boresight.diagnose.oracles import without_duplicates
 from boresight.diagnose.ranking import calibration, correlations, kendall, regret, spearman
+from boresight.diagnose.truth import Truth
 from boresight.evaluate.estimate import Resampler
 
 _spec = importlib.util.spec_from_file_location("diagnose_grid", Path(__file__).with_name("grid.py"))
@@ -278,6 +282,50 @@ def test_a_true_class_moves_the_loudest_score():
 def test_the_background_is_silenced(seen):
     assert (1, 15) not in found_by(seen, "background")
     assert (0, 10) in found_by(seen, "background")
+
+
+def test_a_cell_in_an_object_emits_its_box_however_far_its_own_lies(seen):
+    class Far(Paper):
+        def emit(self, scene):
+            e = super().emit(scene)
+            return replace(e, boxes=e.boxes * 0.01)
+
+    (found,) = audit(Far(), [paper_scene()]).oracles["box"]
+    best = {(int(s) // 16, int(s) % 16): box.tolist() for s, box in zip(found.cell, found.boxes, strict=True)}
+    assert best[0, 1] == grid.A
+    assert best[1, 2] == grid.B
+    assert best[0, 9] == grid.C
+
+
+def test_an_object_is_found_once():
+    """Cells 0 and 1 both box A; the louder one (1) keeps it. Cell 10 boxes half of C, cell 9 speaks louder for it."""
+    seen = audit(Paper(decoding=Decoding(threshold=0.1, nms=None)), [paper_scene()])
+    assert found_by(seen, "threshold") == [(0, 1), (1, 2), (1, 15), (0, 0), (0, 9), (0, 10)]
+    assert found_by(seen, "duplicates") == [(0, 1), (1, 2), (1, 15), (0, 9)]
+
+
+def test_a_neighbour_is_no_duplicate():
+    """Both boxes fit both objects; each takes one, and a third box is one too many."""
+    scene = replace(
+        paper_scene(), boxes=torch.tensor([[0.0, 0, 10, 10], [2.0, 0, 12, 10]]), labels=torch.zeros(2).long()
+    )
+    boxes = torch.tensor([[0.5, 0, 10.5, 10], [1.0, 0, 11, 10], [1.5, 0, 11.5, 10]])
+    found = Detections(boxes, torch.tensor([0.9, 0.8, 0.7]), torch.zeros(3).long(), torch.arange(3))
+    assert without_duplicates(found, Truth.of(scene, 1), BoxIou()).cell.tolist() == [0, 1]
+
+
+def test_missed_objects_are_excused():
+    boxes = torch.tensor([grid.A, grid.B, [25.0, 25.0, 31.0, 31.0], [0.0, 28.0, 4.0, 32.0]])
+    seen = audit(Paper(), [replace(paper_scene(), boxes=boxes, labels=torch.tensor([0, 1, 0, 0]))])
+    (scene,) = without_missed(seen, seen.oracles["threshold"])
+    assert scene.ignore.tolist() == [False, False, False, True]  # of the third the class alone is wrong
+
+
+def test_a_limit_is_lifted_to_what_is_looked_at():
+    seen = audit(Paper(decoding=Decoding(threshold=0.1, nms=0.5, top_k=1, before_nms=2)), [paper_scene()])
+    assert len(seen.found[0]) == 1
+    assert len(seen.oracles["threshold"][0]) == 5
+    assert opened(Decoding(before_nms=0, top_k=0)) == Decoding(threshold=0.0, before_nms=0, top_k=0)
 
 
 def test_the_threshold_is_opened():

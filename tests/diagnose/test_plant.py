@@ -62,6 +62,12 @@ def test_without_a_fault_all_is_well(scenes, kind):
     assert told(kind(), scenes).verdict.word == "healthy"
 
 
+@pytest.mark.parametrize("fault", ["threshold", "duplicates", "limit"])
+def test_a_selection_that_is_not_known_cannot_be_changed(fault):
+    with pytest.raises(ValueError, match="does not say how"):
+        plant(grid.Made(decoding=None), fault)
+
+
 def test_an_image_draws_the_same_every_time(scenes):
     one, two = (plant(grid.Made(), "score", seed=3).emit(scenes[0]).scores for _ in range(2))
     assert torch.equal(one, two)

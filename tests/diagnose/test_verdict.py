@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from boresight.core.emission import Missing
 from boresight.diagnose.audit import audit
 from boresight.diagnose.diagnosis import diagnose
 from boresight.diagnose.finding import Finding
 from boresight.diagnose.gains import AtThreshold, assignment_gain, score_gain, with_threshold
+from boresight.diagnose.plant import plant
 from boresight.diagnose.verdict import judge
 from boresight.evaluate.estimate import Drawn, Estimate
 
@@ -54,6 +58,32 @@ def test_few_images_are_too_few(scenes):
     assert "50 are needed" in told.verdict.sentence
 
 
+class Random(grid.Made):
+    """Nothing was learned: scores are drawn, and boxes, too small to fit anything."""
+
+    def emit(self, scene):
+        e = super().emit(scene)
+        rng = torch.Generator().manual_seed(scene.image_id)
+        corner = torch.rand(1, e.cells, 2, generator=rng) * grid.SIDE
+        boxes = torch.cat((corner, corner + 2 + 4 * torch.rand(1, e.cells, 2, generator=rng)), -1)
+        return replace(e, boxes=boxes, scores=torch.rand(e.scores.shape, generator=rng), centres=None, strides=None)
+
+    def supervise(self, emission, scene):
+        return Missing("nobody knows")
+
+
+def test_a_detector_that_learned_nothing_is_not_healthy(scenes):
+    told = diagnose(audit(Random(), scenes), replicates=50).verdict
+    assert told.word == "several"
+    assert "nothing was learned" in told.sentence
+
+
+def test_the_repair_of_duplicates_is_named(scenes):
+    told = diagnose(audit(plant(grid.Made(), "duplicates"), scenes), replicates=50).verdict
+    assert (told.word, told.repair) == ("threshold", "duplicates")
+    assert "without duplicates" in told.sentence
+
+
 # --- the rule on figures ---
 
 
@@ -67,6 +97,22 @@ MANY = {"objects": 300, "emitted": 3000}
 
 def word(gains, counts=MANY, findings=()):
     return judge({k: drawn(*np.atleast_1d(v)) for k, v in gains.items()}, ap50=AP, counts=counts, findings=findings)
+
+
+LOW = Estimate(0.04, 300, (0.02, 0.06))
+
+
+@pytest.mark.parametrize(("ap50", "expected"), [(Estimate(0.2, 300, (0.1, 0.3)), "healthy"), (LOW, "several")])
+def test_no_repair_at_a_low_figure_is_not_health(ap50, expected):
+    told = judge({"class": drawn(0.01)}, ap50=ap50, counts=MANY)
+    assert (told.word, told.repair) == (expected, None)
+
+
+@pytest.mark.parametrize("rule", ["background-trap", "no-better-than-constant"])
+def test_a_score_that_learned_nothing_is_the_background(rule):
+    finding = Finding(rule, "error", "the score is a constant", {}, "c", "r")
+    assert judge({"class": drawn(0.01)}, ap50=LOW, counts=MANY, findings=[finding]).word == "background"
+    assert judge({"class": drawn(0.3)}, ap50=LOW, counts=MANY, findings=[finding]).word == "classification"
 
 
 def test_the_largest_gain_has_the_word():

@@ -76,7 +76,7 @@ def test_a_refiner_gains_mean_iou(of_refiner):
     assert found.panels[0].title == "What mean IoU would gain if one thing were true"
     rows = dict(found.tables)["Every repair"].rows
     assert {row[0] for row in rows} == set(part.REFINER.values())
-    assert dict((row[0], row[2]) for row in rows)["the confidence asked for"].startswith("0.400")
+    assert dict((row[0], row[2]) for row in rows)["the confidence"].startswith("0.400")
     assert found.missing == ("buckets: a refiner emits a box for each coarse box, not for cells",)
 
 

@@ -288,5 +288,5 @@ def test_findings_set_the_exit_status():
 
 def test_text_settings_have_remedies_for_every_word():
     words = {r.word for r in TABLES["text"]}
-    assert words == {"threshold", "classification", "score", "assignment", "background", "box"}
+    assert words == {"threshold", "duplicates", "classification", "score", "assignment", "background", "box"}
     assert TextSettings().detector in TABLES

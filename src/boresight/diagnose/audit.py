@@ -14,12 +14,14 @@ from boresight.decode.replay import Selected, select
 from boresight.diagnose.control import control
 from boresight.diagnose.emitted import EmittedRows, ObjectRows, Seen, emitted_rows, object_rows
 from boresight.diagnose.likeness import BoxIou, Closeness, Likeness
-from boresight.diagnose.oracles import ORACLES, likeness_of_all
+from boresight.diagnose.oracles import ORACLES, likeness_of_all, without_duplicates
 from boresight.diagnose.truth import Truth
 from boresight.evaluate.box_set import BoxSet
 
 LOWEST = 0.001
 """The threshold that hides nothing from AP."""
+LIMIT = 100
+"""Detections an image that COCO's AP looks at."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Audited:
         rows, objects: the tables.
         found: what the detector returns, for each image.
         oracles: the same after one thing was made true, by name; Missing where the source cannot tell. In all of them
-            the threshold is opened (``threshold`` is that alone), so that what it costs is counted once.
+            the threshold is opened (``threshold`` is that alone), so that what it costs is counted once; with it a
+            limit below COCO's 100 detections an image.
         supervision: Missing where it is not known; else whether the assigner looks at predictions.
         decoding: how the detector selects; None where it returned its own detections.
         missing: what the source cannot give, by what it is, with the reason.
@@ -86,7 +89,7 @@ def audit(
     rows: list[EmittedRows] = []
     objects: list[ObjectRows] = []
     found: list[Detections] = []
-    oracles: dict[str, list[Detections] | Missing] = {name: [] for name in ("threshold", *ORACLES)}
+    oracles: dict[str, list[Detections] | Missing] = {name: [] for name in ("threshold", "duplicates", *ORACLES)}
     missing: dict[str, str] = {}
     supervision: bool | Missing = Missing("no image holds an object")
     first = 0
@@ -185,6 +188,16 @@ def _known(seen: Seen, before: bool | Missing, missing: dict[str, str]) -> bool 
     return seen.supervision.by_prediction if len(seen.supervision.cell) or isinstance(before, Missing) else before
 
 
+def opened(decoding: Decoding) -> Decoding:
+    """The same with a threshold that hides nothing from AP, and limits that let as many through as AP looks at."""
+    return replace(
+        decoding,
+        threshold=min(decoding.threshold, LOWEST),
+        before_nms=decoding.before_nms and max(decoding.before_nms, 10 * LIMIT),
+        top_k=decoding.top_k and max(decoding.top_k, LIMIT),
+    )
+
+
 def _ask_oracles(
     source: Source, seen: Seen, likeness: Likeness, oracles: dict[str, list[Detections] | Missing]
 ) -> None:
@@ -193,10 +206,13 @@ def _ask_oracles(
             oracles[name] = Missing("how it selects is not known, so that nothing can be changed before it")
         return
     like = likeness_of_all(seen, likeness)
-    d = source.decoding
-    open_door = None if d is None else replace(d, threshold=min(d.threshold, LOWEST))
+    open_door = None if source.decoding is None else opened(source.decoding)
     for name, answers in oracles.items():
         if isinstance(answers, Missing):
+            continue
+        if name == "duplicates":
+            assert not isinstance(oracles["threshold"], Missing)
+            answers.append(without_duplicates(oracles["threshold"][-1], seen.truth, likeness))
             continue
         changed = ORACLES[name](seen, like) if name in ORACLES else seen.emission
         if isinstance(changed, Missing):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from boresight.core.emission import Missing
-from boresight.core.types import Scene
+from boresight.core.types import Detections, Scene
 from boresight.diagnose.audit import Audited
 from boresight.diagnose.emitted import INSIDE, SUPERVISED
+from boresight.diagnose.likeness import BoxIou, Closeness
+from boresight.diagnose.oracles import NEAR
 from boresight.evaluate.average_precision import class_steps, mean_ap
 from boresight.evaluate.bootstrap import divide, image_weights, percentile_interval
 from boresight.evaluate.box_set import BoxSet
@@ -32,13 +35,15 @@ SAYS = {
     "box": "every box that has to do with an object of its class is that object's box",
     "near_score": "the score of a cell near an object is how well its box fits",
     "score_everywhere": "that, and boxes that touch no object are silent",
+    "duplicates": "an object that was found is not found again",
+    "misses": "objects that nothing returned overlaps (0.1) need not be found",
     "starved": "objects that no cell is trained for need not be found",
     "score": "the score says how well a box fits, as far as the background alone is not to blame",
     "assignment": "the larger of: of the cells in objects only trained ones speak; starved objects need not be found",
     "trained_cells": "only cells that are trained to box an object may speak",
     "inside_cells": "only cells in an object may speak",
     "background": "boxes that touch no object are silent",
-    "threshold": "no score is too low to be returned",
+    "threshold": "no score is too low to be returned, and 100 detections an image may be",
 }
 """What each oracle makes true."""
 
@@ -141,12 +146,13 @@ def gains(audited: Audited, *, replicates: int = 500, seed: int = 0) -> Gains:
             opened = then
         if name == "near_score":
             loose = loose and then.loose
-    starved = without_starved(audited)
-    if starved is not None and opened is not None:
-        opened_found = audited.oracles["threshold"]
-        assert not isinstance(opened_found, Missing)
-        then = drawn(audited.boxes(opened_found, starved), classes, weights)
-        ap50["starved"], ap["starved"] = then.ap50.minus(opened.ap50), then.ap.minus(opened.ap)
+    opened_found = audited.oracles["threshold"]
+    if opened is not None and not isinstance(opened_found, Missing):
+        excused = {"misses": without_missed(audited, opened_found), "starved": without_starved(audited)}
+        for name, scenes in excused.items():
+            if scenes is not None:
+                then = drawn(audited.boxes(opened_found, scenes), classes, weights)
+                ap50[name], ap[name] = then.ap50.minus(opened.ap50), then.ap.minus(opened.ap)
     for table in (ap50, ap):
         for name, made in (
             ("score", score_gain(table)),
@@ -191,14 +197,29 @@ def without_starved(audited: Audited) -> list[Scene] | None:
     objects = audited.objects
     if isinstance(audited.supervision, Missing) or bool((objects.positives < 0).any()):
         return None
+    first = np.searchsorted(objects.image, np.arange(len(audited.scenes) + 1))
     starved = objects.positives == 0
+    spans = zip(audited.scenes, first[:-1], first[1:], strict=True)
+    return [_excusing(scene, objects.object[a:b][starved[a:b]]) for scene, a, b in spans]
+
+
+def without_missed(audited: Audited, found: Sequence[Detections]) -> list[Scene]:
+    """The scenes with objects as don't-cares that no detection has to do with, of whatever class."""
+    like = BoxIou() if audited.reach is None else Closeness(audited.reach)
     scenes = []
-    for number, scene in enumerate(audited.scenes):
+    for scene, detections in zip(audited.scenes, found, strict=True):
         assert scene.boxes is not None
-        ignore = torch.zeros(len(scene.boxes), dtype=torch.bool) if scene.ignore is None else scene.ignore.clone()
-        ignore[objects.object[starved & (objects.image == number)]] = True
-        scenes.append(replace(scene, ignore=ignore))
+        near = like(detections.boxes, scene.boxes.cpu()) >= NEAR
+        scenes.append(_excusing(scene, (~near.any(0)).nonzero()[:, 0]))
     return scenes
+
+
+def _excusing(scene: Scene, objects: Tensor | Ints) -> Scene:
+    """The scene with some of its objects as don't-cares."""
+    assert scene.boxes is not None
+    ignore = torch.zeros(len(scene.boxes), dtype=torch.bool) if scene.ignore is None else scene.ignore.clone()
+    ignore[objects] = True
+    return replace(scene, ignore=ignore)
 
 
 @dataclass(frozen=True)

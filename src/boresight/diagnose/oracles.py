@@ -15,8 +15,10 @@ from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
 from boresight.core.emission import Emission, Missing
+from boresight.core.types import Detections
 from boresight.diagnose.emitted import Seen, trained_slots
 from boresight.diagnose.likeness import Likeness
+from boresight.diagnose.truth import Truth
 
 FOUND = 0.5
 NEAR = 0.1
@@ -64,9 +66,18 @@ def true_class(seen: Seen, like: Tensor) -> Emission:
 
 
 def true_box(seen: Seen, like: Tensor) -> Emission:
-    """A slot that has to do with an object of its class (0.1) emits that object's box."""
+    """A slot that has to do with an object of its class emits that object's box.
+
+    Its box overlaps it (0.1), or the cell lies in it: boxes that lie far off, by a wrong scale say, overlap nothing.
+    """
     emission, truth = seen.emission, seen.truth
     own, which = _own(seen, like)
+    if seen.inside is not None:
+        for label in truth.labels.unique().tolist():
+            mine = (truth.labels == label).nonzero()[:, 0]
+            lies = seen.inside[:, mine].any(1) & (own[label] < NEAR)
+            which[label] = torch.where(lies, mine[seen.inside[:, mine].byte().argmax(1)], which[label])
+            own[label] = own[label].masked_fill(lies, NEAR)
     boxes = emission.boxes.expand(emission.classes, -1, -1).float().clone()
     on = own >= NEAR
     boxes[on] = truth.boxes[which[on]]
@@ -124,6 +135,22 @@ def true_score_everywhere(seen: Seen, like: Tensor) -> Emission:
 def replace_emission(seen: Seen, emission: Emission) -> Seen:
     """The same image with another output."""
     return replace(seen, emission=emission)
+
+
+def without_duplicates(found: Detections, truth: Truth, likeness: Likeness) -> Detections:
+    """Detections, best first, without those of an object that a better one has found already.
+
+    Each takes the object of its class that it fits best of those that are free (0.5), as COCO matches; one that fits a
+    taken object and no free one is a duplicate (TIDE, Bolya et al. 2020).
+    """
+    like = likeness(found.boxes, truth.boxes) * (found.labels[:, None] == truth.labels)
+    free, keep = torch.ones(len(truth), dtype=torch.bool), torch.ones(len(found), dtype=torch.bool)
+    for i in (like >= FOUND).any(1).nonzero()[:, 0].tolist():
+        fit, best = (like[i] * free).max(0)
+        keep[i] = fit >= FOUND
+        if keep[i]:
+            free[best] = False
+    return Detections(found.boxes[keep], found.scores[keep], found.labels[keep], found.cell[keep])
 
 
 ORACLES: dict[str, Oracle] = {

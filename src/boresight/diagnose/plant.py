@@ -15,17 +15,24 @@ from torch import Tensor
 
 from boresight.core.emission import Decoding, Emission, Missing, Source, Supervision
 from boresight.core.types import Scene
+from boresight.decode.replay import Selected
+from boresight.diagnose.audit import Selects
 from boresight.diagnose.likeness import BoxIou
 from boresight.diagnose.truth import Truth
 
-Fault = Literal["class", "score", "box", "shift", "background", "threshold", "starved", "untrained"]
+Fault = Literal[
+    "class", "score", "box", "shift", "scale", "background", "threshold", "duplicates", "limit", "starved", "untrained"
+]
 FAULTS: dict[Fault, str] = {
     "class": "classification",
     "score": "score",
     "box": "box",
     "shift": "box",
+    "scale": "box",
     "background": "background",
     "threshold": "threshold",
+    "duplicates": "threshold",
+    "limit": "threshold",
     "starved": "assignment",
     "untrained": "assignment",
 }
@@ -36,15 +43,17 @@ class Planted:
     """A source with a fault; see :data:`FAULTS`.
 
     Args:
-        source: the detector. Where it says how it selects, its threshold is raised for ``threshold``.
+        source: the detector. ``threshold``, ``duplicates`` and ``limit`` change how it selects, ValueError where it
+            does not say how.
         fault: what is planted.
         seed: of what is drawn; an image draws the same every time.
 
     ``class``: two objects of three are taken for the next class. ``score``: every score near the loudest is drawn at
     random. ``box``: boxes lie off by a third of their size, each its own way; ``shift``: all by half a stride and a
-    quarter of their size, one way. ``background``: one cell of twenty in no object is the loudest of all.
-    ``threshold``: scores below 0.9 are cut off. ``starved``: objects under 24 pixels emit nothing and have no trained
-    cell. ``untrained``: cells in objects that are not trained are the loudest, and box half of it.
+    quarter of their size, one way; ``scale``: all at a fifth of their coordinates. ``background``: one cell of twenty
+    in no object is the loudest of all. ``threshold``: scores below 0.9 are cut off; ``duplicates``: nothing is
+    suppressed; ``limit``: one detection an image is returned. ``starved``: objects under 24 pixels emit nothing and
+    have no trained cell. ``untrained``: cells in objects that are not trained are the loudest, and box half of it.
     """
 
     def __init__(self, source: Source, fault: Fault, *, seed: int = 0) -> None:
@@ -53,8 +62,10 @@ class Planted:
         self.source, self.fault, self.seed = source, fault, seed
         self.classes = tuple(source.classes)
         self.decoding: Decoding | None = source.decoding
-        if fault == "threshold" and source.decoding is not None:
-            self.decoding = replace(source.decoding, threshold=max(0.9, source.decoding.threshold))
+        if fault in SELECTS:
+            if source.decoding is None:
+                raise ValueError(f"`{fault}` is planted into how a detector selects, and this one does not say how")
+            self.decoding = SELECTS[fault](source.decoding)
 
     def emit(self, scene: Scene) -> Emission:
         """See :class:`~boresight.core.emission.Source`."""
@@ -71,11 +82,27 @@ class Planted:
         return replace(verdict, cell=verdict.cell[keep], object=verdict.object[keep], positive=verdict.positive[keep])
 
 
+class PlantedSelecting(Planted):
+    """The same of a source that selects by itself, as one of points does by its peaks."""
+
+    def select(self, emission: Emission) -> Selected:
+        """See :class:`~boresight.diagnose.audit.Selects`."""
+        assert isinstance(self.source, Selects)
+        return self.source.select(emission)
+
+
 def plant(source: Source, fault: Fault, *, seed: int = 0) -> Planted:
     """A source with a fault in it; see :class:`Planted`. Raises ValueError for a fault that is not known."""
-    return Planted(source, fault, seed=seed)
+    kind = PlantedSelecting if isinstance(source, Selects) else Planted
+    return kind(source, fault, seed=seed)
 
 
+SELECTS: dict[Fault, Callable[[Decoding], Decoding]] = {
+    "threshold": lambda d: replace(d, threshold=max(0.9, d.threshold)),
+    "duplicates": lambda d: replace(d, nms=None),
+    "limit": lambda d: replace(d, top_k=1, limit="image"),
+}
+"""What is planted into the selection."""
 SMALL = 24.0
 """Pixels, root of the area: smaller objects are starved."""
 OFF = 0.35
@@ -153,8 +180,12 @@ def _background(planted: Planted, e: Emission, scene: Scene, generator: torch.Ge
     return replace(e, scores=scores, found=None)
 
 
-def _threshold(planted: Planted, e: Emission, scene: Scene, generator: torch.Generator) -> Emission:
+def _as_it_is(planted: Planted, e: Emission, scene: Scene, generator: torch.Generator) -> Emission:
     return e
+
+
+def _scale(planted: Planted, e: Emission, scene: Scene, generator: torch.Generator) -> Emission:
+    return replace(e, boxes=e.boxes * 0.2, found=None)
 
 
 def _starved(planted: Planted, e: Emission, scene: Scene, generator: torch.Generator) -> Emission:
@@ -186,7 +217,10 @@ _PLANT: dict[str, Callable[[Planted, Emission, Scene, torch.Generator], Emission
     "box": _box,
     "shift": _shift,
     "background": _background,
-    "threshold": _threshold,
+    "scale": _scale,
+    "threshold": _as_it_is,
+    "duplicates": _as_it_is,
+    "limit": _as_it_is,
     "starved": _starved,
     "untrained": _untrained,
 }

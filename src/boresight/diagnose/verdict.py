@@ -18,6 +18,7 @@ Word = Literal[
     "background",
     "threshold",
     "data",
+    "several",
     "healthy",
     "too few to tell",
 ]
@@ -30,9 +31,14 @@ WORTH = 0.02
 """A gain in AP50 (or F1) below this is not worth a word: two seeds differ by as much."""
 HEALTHY = 0.05
 """Where no repair gains this much, nothing is wrong that could be named."""
+SOUND = 0.2
+"""Below this AP50 something is wrong, also where no one repair helps: several things, or nothing was learned."""
+TRAPS = frozenset({"background-trap", "no-better-than-constant"})
+"""Findings of a score that learned nothing but how rare objects are."""
 
 ORACLE_WORDS: dict[str, Word] = {
     "threshold": "threshold",
+    "duplicates": "threshold",
     "assignment": "assignment",
     "background": "background",
     "class": "classification",
@@ -50,6 +56,7 @@ class Verdict:
         word: in one word.
         sentence: in one sentence.
         overturn: what would change it.
+        repair: the oracle whose gain decided; None where none did.
         figures: those that decided, by name.
         runner_up: the word that came second; None where there is none.
         clear: whether the first is clearly ahead of the second (95 %, by image).
@@ -61,6 +68,7 @@ class Verdict:
     figures: dict[str, Any]
     runner_up: str | None = None
     clear: bool = False
+    repair: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON."""
@@ -91,7 +99,8 @@ def judge(
     *too few to tell*. The word is that of the largest gain, or of a more particular repair that gains four fifths of
     it: a score made true repairs nearly everything, and says little where a threshold or an untrained cell explains
     the same; and where it repairs as much as true boxes would, good boxes are there and are not chosen. (4) Else
-    *healthy*.
+    *healthy*, unless AP50 is below 0.2: then it is *background* where a rule saw that the score learned nothing but how
+    rare objects are, and *several* (things at once, or nothing was learned) where none did.
     """
     if data := [f for f in findings if f.severity == "error" and f.id in DATA_RULES]:
         return _data(data[0])
@@ -102,6 +111,8 @@ def judge(
         return _too_few("emitted boxes", counts["emitted"], ENOUGH, counts, ap50)
     table = {name: drawn for name, drawn in gains.items() if name in ORACLE_WORDS and (name == "threshold" or not few)}
     worth = [name for name in ORACLE_WORDS if name in table and _above(table[name].estimate(), HEALTHY)]
+    if not worth and ap50.value is not None and ap50.value < SOUND:
+        return _several(table, ap50, figures[0], [f for f in findings if f.severity == "error" and f.id in TRAPS])
     if not worth:
         return _healthy(table, ap50, figures[0])
     most = max(table[name].value for name in worth)
@@ -109,7 +120,19 @@ def judge(
 
 
 DATA_RULES = frozenset(
-    {"class-ids", "classes-permuted", "geometry-round-trip", "labels-shifted", "padding-shift", "targets-truncated"}
+    {
+        "channels-exchanged",
+        "class-ids",
+        "classes-permuted",
+        "geometry-round-trip",
+        "inputs-differ",
+        "labels-invalid",
+        "labels-off-objects",
+        "labels-shifted",
+        "padding-shift",
+        "split-leak",
+        "targets-truncated",
+    }
 )
 """Findings after which figures of the detector mean nothing."""
 
@@ -147,6 +170,26 @@ def _healthy(table: Mapping[str, Drawn], ap50: Estimate, figure: str) -> Verdict
     )
 
 
+def _several(table: Mapping[str, Drawn], ap50: Estimate, figure: str, traps: Sequence[Finding]) -> Verdict:
+    best = max(table, key=lambda name: table[name].value, default=None)
+    most = "no repair could be tried" if best is None else f"the best one ({best}) gains {table[best].estimate()}"
+    shown = {"ap50": asdict(ap50), "gains": {n: asdict(d.estimate()) for n, d in table.items()}}
+    if traps:
+        return Verdict(
+            "background",
+            f"Look at background: {traps[0].title}; {figure} is {ap50}, and {most}.",
+            f"The finding `{traps[0].id}` gone, or a repair that gains {HEALTHY} of {figure}.",
+            shown,
+        )
+    return Verdict(
+        "several",
+        f"No one repair explains that {figure} is {ap50}: {most}. Several things are wrong at once, or nothing was "
+        f"learned.",
+        f"A repair that gains {HEALTHY} of {figure}, its interval above {WORTH}.",
+        shown,
+    )
+
+
 def _named(table: Mapping[str, Drawn], first: str, ap50: Estimate, figures: tuple[str, str]) -> Verdict:
     word, gain = ORACLE_WORDS[first], table[first].estimate()
     rest = sorted((n for n in table if n != first), key=lambda n: -table[n].value)
@@ -157,7 +200,8 @@ def _named(table: Mapping[str, Drawn], first: str, ap50: Estimate, figures: tupl
     figure, stricter = figures
     others = {} if figure == stricter else {"threshold": f"{figure} or F1", "box": f"{figure} or {stricter}"}
     currency = others.get(first, figure)
-    told = f"Look at {word}: made true, {currency} gains {gain} ({figure} is {ap50})"
+    what = {"duplicates": "without duplicates, which suppression should have dropped"}.get(first, "made true")
+    told = f"Look at {word}: {what}, {currency} gains {gain} ({figure} is {ap50})"
     if second and ahead:
         beside = f"; {ORACLE_WORDS[second]} would gain {table[second].estimate()}"
         told += beside if clear else f"{beside}, which is not clearly less ({ahead})"
@@ -173,4 +217,5 @@ def _named(table: Mapping[str, Drawn], first: str, ap50: Estimate, figures: tupl
         },
         runner_up=None if second is None else ORACLE_WORDS[second],
         clear=clear,
+        repair=first,
     )

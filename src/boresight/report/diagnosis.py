@@ -21,14 +21,16 @@ REPAIRS = {
     "assignment": "the assignment",
     "background": "the background",
     "threshold": "the threshold",
+    "duplicates": "duplicates",
+    "misses": "misses are excused",
     "near_score": "the score of cells near objects",
     "score_everywhere": "the score of all cells",
     "trained_cells": "only trained cells speak",
     "inside_cells": "only cells in objects speak",
     "starved": "objects without trained cells are excused",
 }
-REFINER = {"box": "the refined box", "score": "the decision", "threshold": "the confidence asked for"}
-MAIN = ("class", "box", "score", "assignment", "background", "threshold")
+REFINER = {"box": "the refined box", "score": "the decision", "threshold": "the confidence"}
+MAIN = ("class", "box", "score", "assignment", "background", "threshold", "duplicates", "misses")
 BUCKETS = {
     "supervised": "supervised cell",
     "inside": "in an object, unsupervised",

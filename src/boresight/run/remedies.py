@@ -32,6 +32,7 @@ STUDY = "docs/studies/consistency.md"
 TEXT: Sequence[Remedy] = (
     Remedy("threshold", {"decode.threshold": 0.001, "decode.operating": "best_f1"}, "nothing is dropped before the "
            "threshold of the best F1 on the validation images is known"),
+    Remedy("duplicates", {"decode.nms": 0.5}, "of two boxes of one class that overlap by half one is dropped"),
     Remedy("classification", {"decode.fusion": "learned", "supervise.emitted": True}, "the class is learned together "
            "with the class map, and the loss sees the score that is emitted"),
     Remedy("classification", {"head.learn_queries": True}, "names that the frozen text encoder does not tell apart "
@@ -96,7 +97,7 @@ def remedies_for(settings: Any, verdict: Verdict, gains: Mapping[str, Drawn]) ->
 
     ``expected_at_most`` is what the repair would gain if it made that one thing perfectly true: no remedy does more.
     """
-    words = [verdict.word, verdict.runner_up]
+    words = ["duplicates" if verdict.repair == "duplicates" else verdict.word, verdict.runner_up]
     now = nested(settings)
     told = []
     for word in words:
