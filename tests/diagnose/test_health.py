@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,19 +18,10 @@ from boresight.diagnose.plan import Plan
 from boresight.diagnose.rule import Health, Rule
 from boresight.run.parse import flatten, settings_from
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
+import planted
+from planted import tiny
 
-def _load() -> Any:
-    """The table of faults beside this file, which experiments load as well."""
-    if "faults" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("faults", Path(__file__).with_name("faults.py"))
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules["faults"] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules["faults"])
-    return sys.modules["faults"]
-
-
-faults = _load()
 IDS = [rule.id for rule in RULES]
 LOUD = ("warning", "error")
 
@@ -50,33 +40,33 @@ def one_clip() -> Iterator[None]:
 # --- faults ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", faults.FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
+@pytest.mark.parametrize("fault", planted.in_tests(), ids=lambda fault: fault.name.replace(" ", "-"))
 def test_the_rules_of_a_planted_fault_fire(fault, tmp_path):
     said = fault.health(tmp_path / "run")
     fired = {finding.id for finding in said.findings}
     assert set(fault.rules) <= fired, [u for u in said.unjudged if u.rule in fault.rules]
     for finding in said.findings:
-        assert any(accepted(system, finding.change) for system in faults.SYSTEMS), finding.change
+        assert any(accepted(system, finding.change) for system in tiny.SYSTEMS), finding.change
         assert "\n" not in finding.line()
         assert all((finding.title, finding.cause, finding.remedy, finding.source))
         assert any("at most" in k or "at least" in k or "than" in k for k in finding.evidence) or "hash" in finding.id
 
 
 def test_every_rule_has_a_planted_fault():
-    planted = {rule for fault in faults.FAULTS for rule in fault.rules}
-    assert planted == set(IDS)
+    expected = {rule for fault in planted.in_tests() for rule in fault.rules}
+    assert expected == set(IDS)
     assert len(IDS) == len(set(IDS))
-    assert faults.rules_planted()["background"] == ("background-trap",)
+    assert planted.rules_planted()["background"] == ("background-trap",)
 
 
 def test_names_of_faults_are_their_own():
-    names = [fault.name for fault in faults.FAULTS]
+    names = [fault.name for fault in planted.FAULTS]
     assert len(names) == len(set(names))
 
 
 def accepted(system: str, change: dict[str, Any]) -> bool:
     """Whether the settings of a system take these values for these keys."""
-    plain = faults.settings_of(system)
+    plain = tiny.settings_of(system)
     if not set(change) <= set(flatten(plain)):
         return False
     groups: dict[str, dict[str, Any]] = {}
@@ -93,9 +83,9 @@ THRICE = {"train.steps": 90, "train.validate_every": 30, "train.checkpoint_every
 CLEAN: dict[str, tuple[str, dict[str, Any]]] = {
     "point": ("point", THRICE | {"data.frames": 24}),
     "text": ("text", THRICE | {"data.frames": 24, "data.val_frames": 16}),
-    "text, frozen backbone": ("text", faults.TWICE | {"encoder.name": "squeezenet", "encoder.frozen": True}),
+    "text, frozen backbone": ("text", tiny.TWICE | {"encoder.name": "squeezenet", "encoder.frozen": True}),
     "localise": ("localise", {}),
-    "refine": ("refine", faults.TWICE | {"coarse.per_image": 8}),
+    "refine": ("refine", tiny.TWICE | {"coarse.per_image": 8}),
 }
 
 
@@ -103,7 +93,7 @@ CLEAN: dict[str, tuple[str, dict[str, Any]]] = {
 def clean(tmp_path_factory) -> dict[str, Health]:
     """Every system as it should be, probed."""
     folder = tmp_path_factory.mktemp("clean")
-    return {name: faults.trained(folder / name, system, keys) for name, (system, keys) in CLEAN.items()}
+    return {name: tiny.trained(folder / name, system, keys) for name, (system, keys) in CLEAN.items()}
 
 
 @pytest.mark.parametrize("name", CLEAN)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from boresight.core.emission import Missing
+from boresight.diagnose.images import Images
 from boresight.diagnose.plan import Plan
 from boresight.diagnose.probe import Operating, Probe
 from boresight.diagnose.steps import Steps
@@ -138,3 +139,4 @@ class Evidence:
     unread: tuple[UnreadKey, ...] | Missing = UNASKED
     labels: Labels | Missing = UNASKED
     probe: Probe = field(default_factory=Probe)
+    images: Images = field(default_factory=Images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -51,8 +52,9 @@ class Finding:
         return f"{self.severity} {self.id}: {self.title} ({figures}); {self.remedy}"
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return asdict(self)
+        """As plain JSON, which has no number that is none: such a figure becomes its name (``"nan"``, ``"inf"``)."""
+        known = {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in self.evidence.items()}
+        return asdict(self) | {"evidence": known}
 
 
 def _shown(value: float | int | str | None) -> str:

@@ -12,13 +12,16 @@ from boresight.diagnose.evidence import Evidence
 from boresight.diagnose.rule import Health, Rule, judged
 from boresight.diagnose.rules_assigned import ASSIGNED_RULES
 from boresight.diagnose.rules_course import COURSE_RULES
+from boresight.diagnose.rules_found import FOUND_RULES
 from boresight.diagnose.rules_gradient import GRADIENT_RULES
+from boresight.diagnose.rules_images import IMAGE_RULES
 from boresight.diagnose.rules_labels import LABEL_RULES, UNREAD
 from boresight.diagnose.rules_loss import LOSS_RULES
 from boresight.diagnose.rules_places import COARSE, PLACE_RULES
 from boresight.diagnose.rules_scores import HALF, SCORE_RULES
 from boresight.diagnose.rules_speed import SPEED_RULES
 from boresight.diagnose.rules_targets import STEP_TARGET_RULES, TALLY_RULES
+from boresight.diagnose.rules_truth import TRUTH_RULES
 from boresight.diagnose.rules_weights import HASHES, WEIGHT_RULES
 
 LIVE_RULES: tuple[Rule[Any], ...] = (
@@ -42,6 +45,9 @@ RULES: tuple[Rule[Any], ...] = (
     *SCORE_RULES,
     *PLACE_RULES,
     *WEIGHT_RULES,
+    *FOUND_RULES,
+    *IMAGE_RULES,
+    *TRUTH_RULES,
 )
 """Every rule."""
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+import torch
+from torchvision.ops import box_iou
 
 from boresight.core.emission import Missing
 from boresight.core.types import Detections, Scene
 from boresight.diagnose.evidence import ClassLook, Labels, SplitLabels
-from boresight.diagnose.probe import Operating
+from boresight.diagnose.probe import Operating, Returned
 from boresight.evaluate.box_threshold import best_f_threshold, per_image_counts
 from boresight.evaluate.gather import PointSet
 from boresight.evaluate.ladder import Ladder, best_threshold
+
+COVERED = 0.6
+"""IoU of two boxes of one class from which the worse one is a twin."""
 
 
 def labels_of(classes: Sequence[str], splits: Mapping[str, tuple[Sequence[str], Iterable[Scene]]]) -> Labels:
@@ -83,3 +88,23 @@ def operating(
 def _f1(counts: np.ndarray) -> float:
     tp, fp, fn = counts.sum(0)
     return float(2 * tp / max(1, 2 * tp + fp + fn))
+
+
+def returned(
+    scenes: Sequence[Scene], found: Sequence[Detections], threshold: float, *, tolerance: float | None
+) -> Returned:
+    """Range of the scores of what is found, and detections that a better one of their class covers.
+
+    Boxes cover each other from an IoU of 0.6; points (``tolerance`` in pixels) within half the tolerance.
+    """
+    scores = np.concatenate([d.scores.double().cpu().numpy() for d in found]) if found else np.zeros(0)
+    used = twins = 0
+    for detections in found:
+        keep = detections.scores >= threshold
+        boxes, labels = detections.boxes[keep].float().cpu(), detections.labels[keep].cpu()
+        near = torch.cdist(boxes[:, :2], boxes[:, :2])
+        same = near < tolerance / 2 if tolerance else box_iou(boxes, boxes) > COVERED
+        twins += int((same & (labels[:, None] == labels)).tril(-1).any(1).sum())  # the best come first
+        used += len(boxes)
+    low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 0.0)
+    return Returned(len(scores), low, high, used, twins)

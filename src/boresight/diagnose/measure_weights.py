@@ -11,7 +11,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from boresight.core.emission import Missing
 from boresight.core.types import Scene
 from boresight.diagnose.asked import Asked, in_mode, inference_loss, total
-from boresight.diagnose.probe import Activation, Averaged, Moved, Parity
+from boresight.diagnose.probe import Activation, Averaged, Course, Moved, Parity
 
 
 @torch.no_grad()
@@ -23,6 +23,7 @@ def parity(detector: Asked, scenes: Sequence[Scene]) -> Parity | Missing:
         stuck = tuple(name or "the detector" for name, module in detector.named_modules() if module.training)
         together = detector(scenes)
         alone = detector(scenes[:1])
+        again = detector(scenes[:1])
     if not alone.logits.numel():
         return Missing("the first scene has no cell")
     loss = inference_loss(detector, scenes)
@@ -35,7 +36,9 @@ def parity(detector: Asked, scenes: Sequence[Scene]) -> Parity | Missing:
     _, classes, rows, columns = (min(pair) for pair in zip(alone.logits.shape, together.logits.shape, strict=True))
     one, other = (o.logits[0, :classes, :rows, :columns].float() for o in (alone, together))
     spread = float(together.logits.float().std(correction=0))
-    return Parity(stuck, float((one - other).abs().max()) / max(spread, 1e-6), train, loss)
+    change = (float((a - b).abs().max()) for a, b in ((one, other), (alone.logits.float(), again.logits.float())))
+    companions, repeats = (value / max(spread, 1e-6) for value in change)
+    return Parity(stuck, companions, train, loss, repeats)
 
 
 @torch.no_grad()
@@ -79,3 +82,23 @@ def moved(part: str, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) 
     worst = max(changes, key=lambda name: changes[name], default="")
     count = sum(change > 1e-6 for change in changes.values())
     return Moved(part, len(changes), count, worst, changes.get(worst, 0.0))
+
+
+def course(before: nn.Module, after: nn.Module) -> tuple[Course, ...] | Missing:
+    """How far each part's parameters have come from where they began. `Missing` without parameters."""
+    ended = dict(after.named_parameters())
+    parts: dict[str, list[tuple[bool, float, float]]] = {}
+    for name, value in before.named_parameters():
+        if name in ended:
+            old, new = value.detach().float().cpu(), ended[name].detach().float().cpu()
+            size = float(torch.maximum(old.norm(), new.norm()))
+            parts.setdefault(".".join(name.split(".")[:2]), []).append(
+                (value.requires_grad, float((new - old).norm()), size)
+            )
+    found = []
+    for part, rows in parts.items():
+        asked = [row for row in rows if row[0]]
+        still = sum(change <= 1e-7 * max(size, 1e-12) for _, change, size in asked)
+        moved, size = (sum(row[k] ** 2 for row in asked) ** 0.5 for k in (1, 2))
+        found.append(Course(part, len(rows), len(asked), still, moved / max(size, 1e-12)))
+    return tuple(found) or Missing("the detector has no parameters")

@@ -29,6 +29,9 @@ class Plan:
         places: a point's place inside of its cell is predicted.
         proposals: cells are coarse boxes, so that most of them are positive by design.
         scored: a score is trained.
+        weight_decay: of AdamW.
+        augmented: training views are changed at random.
+        frozen: the encoder is to stay as it is.
         keys: settings that exist, as ``group.name``; a remedy names no other.
     """
 
@@ -49,6 +52,9 @@ class Plan:
     places: bool = True
     proposals: bool = False
     scored: bool = True
+    weight_decay: float | None = None
+    augmented: bool | None = None
+    frozen: bool = False
     keys: tuple[str, ...] = ()
 
     def change(self, wanted: Mapping[str, Any]) -> dict[str, Any]:

@@ -91,12 +91,14 @@ class Parity:
         companions: largest change of a logit when an image is seen alone instead of in the batch, in inference, over
             the spread of the logits.
         train, eval: loss of the batch in training mode (dropout off) and in inference mode.
+        repeats: largest change of a logit when the same image is seen again in inference, over the spread.
     """
 
     stuck: tuple[str, ...]
     companions: float
     train: float
     eval: float
+    repeats: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +205,62 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True)
+class Course:
+    """How far the weights of one part have come.
+
+    Attributes:
+        part: first two names of its parameters.
+        tensors: parameters.
+        asked: that are to be trained.
+        still: of those, the ones that are as they were before the first step.
+        change: norm of the change over that of the weights, the larger of before and after.
+    """
+
+    part: str
+    tensors: int
+    asked: int
+    still: int
+    change: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """The weights as they were stored and as they are used, and the validation figure of both.
+
+    Attributes:
+        tensors: stored.
+        changed: that are others after loading and inference.
+        worst: the one that changed most.
+        stored: main figure of the validation when the weights were stored; None where it was undefined.
+        now: the same figure on the same images; None where there are too many of them to be judged in passing.
+    """
+
+    tensors: int
+    changed: int
+    worst: str
+    stored: float | None = None
+    now: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What is returned for validation images.
+
+    Attributes:
+        count: detections, at any score.
+        low, high: their least and largest score.
+        used: detections at the stored threshold or above.
+        twins: of those, the ones that a better one of their class covers (IoU above 0.6; of points half the tolerance).
+    """
+
+    count: int
+    low: float
+    high: float
+    used: int
+    twins: int
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     """The answers."""
 
@@ -222,6 +280,9 @@ class Probe:
     peaks: AbsentPeaks | Missing = UNPROBED
     costs: tuple[Cost, ...] | Missing = UNPROBED
     moved: tuple[Moved, ...] | Missing = UNPROBED
+    course: tuple[Course, ...] | Missing = UNPROBED
+    reload: Reload | Missing = UNPROBED
+    returned: Returned | Missing = UNPROBED
 
     @classmethod
     def refused(cls, reason: str) -> Probe:

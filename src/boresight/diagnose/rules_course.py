@@ -18,6 +18,8 @@ PER_IMAGE = 5e-3
 """Learning rate over images a step. Ours are 1e-4 to 1e-3; Adam moves a weight by about the rate in every step."""
 OPTIMUM = (0.5, 4.0)
 """Score loss over that of the base rate, within which little but the base rate has been learned: it falls towards 1."""
+AGAIN = 1.5
+"""Learning rate over the least since it first fell."""
 NOTHING = 0.02
 """A figure that is as good as zero."""
 FALL = 0.85
@@ -151,8 +153,35 @@ def diverge(steps: Steps, plan: Plan) -> list[Finding] | Missing:
     ]
 
 
+def schedule_restarted(steps: Steps, plan: Plan) -> list[Finding] | Missing:
+    """The learning rate rises again after it had fallen."""
+    rate = steps.learning_rate
+    if rate is None or len(steps) < EARLY or not np.isfinite(rate).all():
+        return Missing(f"fewer than {EARLY} learning rates are recorded")
+    low = np.minimum.accumulate(np.where(np.maximum.accumulate(rate) > rate, rate, np.inf))  # least since it first fell
+    again = np.flatnonzero(rate > AGAIN * low)
+    if not len(again):
+        return []
+    at = int(again[0])
+    return [
+        Finding(
+            "schedule-restarted",
+            "warning",
+            "the learning rate rises again after it had fallen",
+            {"rate over the least before": float(rate[at] / low[at]), "at most": AGAIN, "rate": float(rate[at])},
+            "the run was continued and its schedule began anew, or it was planned for other steps",
+            "save and load the schedule with the weights and the optimiser, or make it a function of the step alone",
+            {},
+            0.8,
+            "a resumed run whose loss jumps",
+            int(steps.step[at]),
+        )
+    ]
+
+
 COURSE_RULES: tuple[Rule[Steps], ...] = (
     Rule("learning-rate-high", lambda e: e.steps, learning_rate_high),
+    Rule("schedule-restarted", lambda e: e.steps, schedule_restarted),
     Rule("background-trap", lambda e: e.steps, background_trap),
     Rule("loss-and-score-diverge", lambda e: e.steps, diverge),
 )

@@ -17,6 +17,8 @@ RISE = 2.0
 """The loss after a spike over that before it: without such a rise a spike has done no harm."""
 ALWAYS = 0.9
 """Share of the later steps that are clipped; a batch without objects hardly has a gradient."""
+FORGETS = 200
+"""Steps in which weight decay alone takes a weight to a third. With a rate of 2e-3 and a decay of 0.01 it is 50,000."""
 FAR, VERY_FAR = 5.0, 30.0
 """Median norm over the clip: from the first on it is worth knowing, from the second on it is a fault. Adam divides by
 the gradient's size, so that clipping by a constant factor changes nothing: our own recipes lie between 1 and 3."""
@@ -91,7 +93,32 @@ def clip_always(steps: Steps, plan: Plan) -> list[Finding] | Missing:
     ]
 
 
+def decay_high(steps: Steps, plan: Plan) -> list[Finding] | Missing:
+    """Weight decay shrinks the weights to nothing within some hundred steps."""
+    decay, rate = plan.weight_decay, plan.learning_rate
+    if decay is None or rate is None or not plan.steps:
+        return Missing("the weight decay or the learning rate is not known")
+    forgets = 1 / max(decay * rate, 1e-12)
+    if forgets >= min(FORGETS, plan.steps):
+        return []
+    return [
+        Finding(
+            "weight-decay-high",
+            "warning",
+            "weight decay takes the weights back faster than they can learn",
+            {"steps until a weight has shrunk to a third": forgets, "at least": min(FORGETS, plan.steps)}
+            | {"weight decay": decay, "learning rate": rate},
+            "AdamW multiplies every weight by 1 - rate x decay in each step, whatever its gradient",
+            "lower the weight decay: 0.01 to 0.1 with AdamW",
+            plan.change({"train.weight_decay": 0.01}),
+            0.85,
+            "Loshchilov and Hutter 2019 (AdamW), algorithm 2",
+        )
+    ]
+
+
 GRADIENT_RULES: tuple[Rule[Steps], ...] = (
     Rule("gradient-explosion", lambda e: e.steps, explosion),
     Rule("clip-always-active", lambda e: e.steps, clip_always),
+    Rule("weight-decay-high", lambda e: e.steps, decay_high),
 )

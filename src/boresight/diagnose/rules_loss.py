@@ -10,6 +10,8 @@ from boresight.diagnose.plan import Plan
 from boresight.diagnose.rule import Rule
 from boresight.diagnose.steps import Steps, middle
 
+WHOLE = 50
+"""Steps (of a shorter training all) in which a term must have been 0."""
 LAST = 20
 """Last steps of which all must be 0."""
 PLACE_LIMIT = 10.0
@@ -124,9 +126,39 @@ def first_step_shock(steps: Steps, plan: Plan) -> list[Finding] | Missing:
     ]
 
 
+def term_zero(steps: Steps, plan: Plan) -> list[Finding] | Missing:
+    """One term of the loss is 0 in every step, while others are not."""
+    least = WHOLE if plan.steps is None else min(WHOLE, plan.steps)
+    if steps.loss is None or not steps.terms or len(steps) < max(6, least):
+        return Missing(f"fewer than {max(6, least)} steps with loss terms are recorded")
+    if steps.objects is not None and not np.nansum(steps.objects):
+        return Missing("no object was seen: other rules say so")
+    none = [t for t in steps.terms if np.nanmax(np.abs(t.values), initial=0.0) < 1e-12]
+    if not none or len(none) == len(steps.terms):
+        return []
+    kinds = {of_scores: [t for t in steps.terms if t.of_scores is of_scores] for of_scores in (True, False)}
+    whole = any(kind and all(t in none for t in kind) for kind in kinds.values())
+    names = ", ".join(f"`{t.name}`" for t in none)
+    return [
+        Finding(
+            "loss-term-zero",
+            "warning" if whole else "note",
+            f"the loss of {names} is 0 in every step" + (": nothing else teaches it" if whole else ""),
+            {"largest value": 0.0, "more than": 0.0, "terms that are 0": len(none), "of": len(steps.terms)},
+            "its weight is 0, or what it compares is cut off from the weights or never there",
+            "give the term a weight, or leave it out",
+            {},
+            0.85,
+            "a weight of 0 that was meant for one experiment",
+            int(steps.step[-1]),
+        )
+    ]
+
+
 LOSS_RULES: tuple[Rule[Steps], ...] = (
     Rule("non-finite-loss", lambda e: e.steps, not_finite),
     Rule("zero-loss", lambda e: e.steps, zero_loss),
+    Rule("loss-term-zero", lambda e: e.steps, term_zero),
     Rule("loss-out-of-range", lambda e: e.steps, out_of_range),
     Rule("first-step-shock", lambda e: e.steps, first_step_shock),
 )

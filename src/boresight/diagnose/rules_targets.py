@@ -145,11 +145,38 @@ def _last_epochs(tallies: tuple[ClassTally, ...]) -> list[ClassTally]:
     return [t for t in tallies if t.epoch >= last // 2]
 
 
+def absent_class(tallies: tuple[ClassTally, ...], plan: Plan) -> list[Finding] | Missing:
+    """A class that is trained has not one object."""
+    counts: dict[str, int] = {}
+    for t in tallies:
+        counts[t.name] = counts.get(t.name, 0) + t.objects
+    total, need = sum(counts.values()), FEW * len(counts)
+    if len(counts) < 2 or total < need:
+        return Missing("there is one class" if len(counts) < 2 else f"{total} objects are recorded, {need} are needed")
+    none = [name for name, count in counts.items() if not count]
+    if not none:
+        return []
+    return [
+        Finding(
+            "class-without-objects",
+            "warning",
+            f"no object of `{none[0]}` was ever seen" + (f", nor of {len(none) - 1} more classes" if none[1:] else ""),
+            {"objects": 0, "more than": 0, "classes without": len(none), "of": len(counts), "other objects": total},
+            "its labels were lost or have another name, or the split holds none",
+            "compare the names of the classes with the file; a class without objects is taught to be nowhere",
+            {},
+            0.9,
+            "detr#108",
+        )
+    ]
+
+
 STEP_TARGET_RULES: tuple[Rule[Steps], ...] = (
     Rule("no-objects", lambda e: e.steps, no_objects),
     Rule("no-positives", lambda e: e.steps, no_positives),
 )
 TALLY_RULES: tuple[Rule[tuple[ClassTally, ...]], ...] = (
     Rule("objects-without-positives", lambda e: e.tallies, without_positives),
+    Rule("class-without-objects", lambda e: e.tallies, absent_class),
     Rule("positives-per-object", lambda e: e.tallies, positives_per_object),
 )

@@ -16,15 +16,17 @@ from safetensors.torch import load_file
 
 from boresight.core.emission import Missing
 from boresight.core.errors import UserError
-from boresight.core.types import Scene
+from boresight.core.types import Detections, Scene
 from boresight.detectors.detector import Detector
 from boresight.diagnose import measure_places, measure_scores, measure_weights
 from boresight.diagnose.evidence import Evidence, Labels
-from boresight.diagnose.measure_labels import labels_of, operating
+from boresight.diagnose.measure_labels import labels_of, operating, returned
 from boresight.diagnose.measure_scores import Score, raw_score
 from boresight.diagnose.plan import Plan
-from boresight.diagnose.probe import Averaged, Moved, Operating, Probe, Reach
+from boresight.diagnose.probe import Averaged, Moved, Operating, Probe, Reach, Reload, Returned
+from boresight.run.checkpoint import Checkpoint
 from boresight.run.detect import detect
+from boresight.run.health_images import looked_at
 from boresight.run.health_load import load_costs
 from boresight.run.order import Views
 from boresight.run.predict import load_trained
@@ -49,7 +51,7 @@ class Subject:
         trained: the weights that are judged and kept.
         fresh: the same detector before its first step, or why it cannot be made.
         raw: the weights that were trained, where an average of them is judged, or why they are not known.
-        threshold: stored with the weights.
+        checkpoint: the weights as they are stored, with the threshold and what the validation said.
         batch: training views, as the first steps saw them.
         frames: whole validation frames.
     """
@@ -61,13 +63,13 @@ class Subject:
     trained: Detector
     fresh: Detector | Missing
     raw: Detector | Missing
-    threshold: float
+    checkpoint: Checkpoint
     batch: tuple[Scene, ...]
     frames: tuple[Scene, ...]
 
 
 def probed(
-    evidence: Evidence, run: RunFolder, kind: Recipe, settings: Any, *, count: int = 8, judged: int = 32
+    evidence: Evidence, run: RunFolder, kind: Recipe, settings: Any, *, count: int = 8, judged: int = 64
 ) -> Evidence:
     """The evidence with all that its detector answers, asked on ``count`` scenes, and ``judged`` for its threshold."""
     try:
@@ -86,11 +88,12 @@ def probed(
         trained=detector,
         fresh=_fresh(kind, settings, splits, device),
         raw=_raw(run, detector, plan),
-        threshold=trained.checkpoint.threshold,
+        checkpoint=trained.checkpoint,
         batch=tuple(views[i].to(device) for i in range(min(count, len(splits.order)))),
         frames=tuple(splits.val[i].to(device) for i in range(min(count, len(splits.val)))),
     )
-    return replace(evidence, probe=ask(subject, judged=judged), labels=_labels(splits))
+    images = looked_at(splits, views, first=LOOKED_AT)
+    return replace(evidence, probe=ask(subject, judged=judged), labels=_labels(splits), images=images)
 
 
 def _labels(splits: Splits) -> Labels:
@@ -136,11 +139,12 @@ def score_of(detector: Detector) -> Score:
     return raw_score if fusion is None else fusion.score
 
 
-def ask(subject: Subject, *, judged: int = 32) -> Probe:
+def ask(subject: Subject, *, judged: int = 64) -> Probe:
     """Every question to which the detector has an answer; one that fails is `Missing` with the error's first line."""
     s, batch = subject, subject.batch
     levels, spread = _pair(lambda: measure_scores.levels_and_spread(s.trained, batch))
-    offset, threshold = _pair(lambda: _judged(s, judged))
+    found = _answer(lambda: _detected(s, judged))
+    offset, threshold = _pair(lambda: _judged(s, found))
     return Probe(
         start=_of(s.fresh, lambda d: measure_scores.start(d, batch, score_of(d))),
         learned=_answer(lambda: measure_scores.learned(s.trained, batch)),
@@ -158,6 +162,9 @@ def ask(subject: Subject, *, judged: int = 32) -> Probe:
         peaks=_answer(lambda: measure_scores.peaks(s.trained, s.frames)),
         costs=_answer(lambda: load_costs(s.kind, s.settings, s.splits)),
         moved=_of(s.fresh, lambda d: frozen_parts(d, s.trained)),
+        course=_of(s.fresh, lambda d: measure_weights.course(d, s.trained if isinstance(s.raw, Missing) else s.raw)),
+        reload=_answer(lambda: _reload(s, found)),
+        returned=_answer(lambda: _returned(s, found)),
     )
 
 
@@ -177,17 +184,49 @@ def _pair(question: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
     return (found, found) if isinstance(found, Missing) else found
 
 
-def _judged(s: Subject, judged: int) -> tuple[Any, Operating | Missing]:
-    """Where detections on validation frames lie against the truth, and what the stored threshold makes of them."""
+@dataclass(frozen=True)
+class Found:
+    """Validation frames and what was found in each; ``whole``: they are all frames of the split."""
+
+    scenes: list[Scene]
+    detections: list[Detections]
+    whole: bool
+
+
+def _detected(s: Subject, judged: int) -> Found | Missing:
     if s.plan.proposals:
-        missing = Missing("boxes are moved, not found")
-        return missing, missing
+        return Missing("boxes are moved, not found")
     indices = range(min(judged, len(s.splits.val)))
-    scenes, found = [s.splits.val[i] for i in indices], detect(s.trained, s.splits.val, indices)
-    offset = measure_places.offset(scenes, found, stride=s.plan.stride or 1.0, tolerance=s.plan.tolerance)
+    found = detect(s.trained, s.splits.val, indices)
+    return Found([s.splits.val[i] for i in indices], found, len(indices) == len(s.splits.val))
+
+
+def _judged(s: Subject, found: Found | Missing) -> tuple[Any, Operating | Missing]:
+    """Where detections on validation frames lie against the truth, and what the stored threshold makes of them."""
+    if isinstance(found, Missing):
+        return found, found
+    scenes, detections, tolerance = found.scenes, found.detections, s.plan.tolerance
+    offset = measure_places.offset(scenes, detections, stride=s.plan.stride or 1.0, tolerance=tolerance)
     if not s.plan.scored:
         return offset, Missing("no score is trained, no threshold is chosen")
-    return offset, operating(scenes, found, s.threshold, tolerance=s.plan.tolerance)
+    return offset, operating(scenes, detections, s.checkpoint.threshold, tolerance=tolerance)
+
+
+def _returned(s: Subject, found: Found | Missing) -> Returned | Missing:
+    if isinstance(found, Missing):
+        return found
+    return returned(found.scenes, found.detections, s.checkpoint.threshold, tolerance=s.plan.tolerance)
+
+
+def _reload(s: Subject, found: Found | Missing) -> Reload:
+    """The weights in use against the stored ones, and the validation's main figure made again where that is cheap."""
+    have = s.trained.state_dict()
+    changed = measure_weights.moved("", s.checkpoint.weights, have)
+    now = None
+    if not isinstance(found, Missing) and found.whole:
+        judgement = s.kind.judge(s.settings, s.splits.classes, found.scenes, found.detections)
+        now = judgement.figures.get(s.plan.score)
+    return Reload(changed.tensors, changed.moved, changed.worst, s.checkpoint.figures.get(s.plan.score), now)
 
 
 def _averaged(raw: Detector, s: Subject) -> Averaged:

@@ -30,10 +30,13 @@ class Views(Dataset[Scene]):
     def __init__(self, frames: Frames, order: Sequence[int], view: View, seed: int) -> None:
         self.frames, self.order, self.view, self.seed = frames, list(order), view, seed
 
-    def __getitem__(self, position: int) -> Scene:
+    def entry(self, position: int) -> int:
+        """The index of the frame that is seen at a position."""
         epoch, place = divmod(position, len(self.order))
-        entry = int(_permutation(self.seed, epoch, len(self.order))[place])
-        return self.view(self.frames, self.order[entry], np.random.default_rng([self.seed, 2, position]))
+        return self.order[int(_permutation(self.seed, epoch, len(self.order))[place])]
+
+    def __getitem__(self, position: int) -> Scene:
+        return self.view(self.frames, self.entry(position), np.random.default_rng([self.seed, 2, position]))
 
 
 class Positions(Sampler[list[int]]):

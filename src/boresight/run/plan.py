@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from boresight.diagnose.plan import Plan
@@ -36,6 +37,18 @@ def plan_of(settings: Any, monitor: str) -> Plan:
         tolerance=flat.get("decode.tolerance"),
         places=not points or flat.get("decode.refine") == "offset",
         proposals="coarse.match_iou" in flat,
+        weight_decay=flat.get("train.weight_decay"),
+        augmented=_augmented(flat),
+        frozen=bool(flat.get("encoder.frozen")) or "coarse.match_iou" in flat,
         scored=system != "localise" and "coarse.match_iou" not in flat,
         keys=tuple(flat),
     )
+
+
+def _augmented(flat: Mapping[str, Any]) -> bool | None:
+    """Whether a view is changed at random; None where nothing is known of views."""
+    known = {key: value for key, value in flat.items() if key.startswith("augment.")}
+    if not known:
+        return None
+    still = ("augment.positive_share", "augment.min_visible", "augment.scale", "augment.whole", "augment.crop")
+    return any(bool(value) for key, value in known.items() if key not in still)
