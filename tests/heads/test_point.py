@@ -145,6 +145,15 @@ def test_a_fresh_deformable_convolution_is_a_plain_one():
         assert not torch.allclose(layer(x), torch.nn.functional.silu(plain), atol=1e-3)
 
 
+def test_a_deformable_layer_stays_in_float32_under_autocast():
+    """Its offsets are places; and CPUs have no kernel of it for bfloat16."""
+    layer, x = DeformableConv(6), torch.randn(2, 6, 7, 9)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer(x.bfloat16())
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, layer(x.bfloat16().float()))
+
+
 @pytest.mark.parametrize(
     ("more", "line"),
     [

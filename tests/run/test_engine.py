@@ -62,3 +62,10 @@ def test_a_tracker_that_is_not_installed(monkeypatch):
     monkeypatch.setattr(engine, "get_available_trackers", list)
     with pytest.raises(UserError, match=r"`train\.trackers` = wandb: not installed"):
         check_trackers(["wandb"])
+
+
+def test_runs_of_one_process_may_differ_in_precision(tmp_path):
+    seen = [
+        open_accelerator(TrainSettings(precision=p, batch=4), tmp_path).mixed_precision for p in ("no", "bf16", "no")
+    ]
+    assert seen == ["no", "bf16", "no"]

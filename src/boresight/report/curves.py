@@ -50,6 +50,7 @@ def training_panels(runs: Sequence[RunData]) -> list[Panel]:
         ("val_f1_at_half", "Validation F1 at 0.5", {"top": 1.02}),
         ("val_ap50", "Validation AP50", {"top": 1.02}),
         ("val_ap", "Validation AP (IoU .50:.95)", {"top": 1.02}),
+        ("val_calibration_error", "Validation: how far scores are from what they stand for", {}),
         ("val_mean_iou", "Validation: mean IoU reached", {"top": 1.02}),
         *((k, f"Loss: {_TERMS.get(k, k[5:])}", {"log": True, "share": 0.08}) for k in terms),
         ("gradient_norm", "Gradient norm, before clipping", {"log": True, "share": 0.08}),

@@ -25,7 +25,7 @@ from boresight.run.predict import Trained, load_trained
 from boresight.run.progress import Progress
 from boresight.run.recipe import Frames, Splits
 from boresight.run.recipes import recipe
-from boresight.run.record import RunFolder, write_json, write_parquet
+from boresight.run.record import RunFolder, read_parquet, write_json, write_parquet
 from boresight.run.remedies import remedies
 
 COLUMNS = {
@@ -85,15 +85,27 @@ def diagnose_run(
     source = source_of(trained, splits, split)
     points = isinstance(source, PointSource)
     likeness = Closeness(trained.settings.decode.tolerance) if points else BoxIou()
-    with Progress(count, label="audit", quiet=quiet) as bar:
-        audited = audit(source, _scenes(frames, count, points), likeness=likeness, told=lambda done: bar.step(1))
-    health = run_health(run, probe=True)
+    health = run_health(run, probe=True)  # first: it says why, where the audit refuses the images
+    try:
+        with Progress(count, label="audit", quiet=quiet) as bar:
+            audited = audit(source, _scenes(frames, count, points), likeness=likeness, told=lambda done: bar.step(1))
+    except ValueError as error:
+        grave = "; ".join(f"`{f.id}`: {f.title}" for f in health.findings if f.severity == "error")
+        said = f"; the rules of training health say {grave}" if grave else ""
+        raise UserError(f"{run.root}: its `{split}` images cannot be audited: {error}{said}") from error
     found = diagnose(audited, threshold=trained.checkpoint.threshold, findings=health.findings, replicates=bootstrap)
+    found.figures["calibration"]["by_epoch"] = calibration_by_epoch(run)
     told = Diagnosed(found, remedies(trained.settings, found), health)
     about = {"run": str(run.root), "detector": kind.name, "split": split, "checkpoint": which, "limit": limit}
     write_json(run.diagnosis, about | told.to_dict())
     write_parquet(run.emissions, emission_table(audited), COLUMNS)
     return told
+
+
+def calibration_by_epoch(run: RunFolder) -> list[dict[str, Any]]:
+    """``step``, ``epoch`` and the expected calibration ``error`` at each validation of the training."""
+    rows = [row for row in read_parquet(run.metrics) if row.get("val_calibration_error") is not None]
+    return [{"step": r["step"], "epoch": r["epoch"], "error": r["val_calibration_error"]} for r in rows]
 
 
 def _scenes(frames: Frames, count: int, points: bool) -> Iterator[Scene]:

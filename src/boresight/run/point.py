@@ -15,6 +15,8 @@ from boresight.data.augment import PointAugment
 from boresight.decode.peaks import decode_points
 from boresight.detectors.detector import Detector
 from boresight.detectors.gaussian_point import GaussianPoint, PointAssigner, PointCriterion
+from boresight.detectors.own_points import with_points_as_boxes
+from boresight.diagnose.likeness import Closeness
 from boresight.evaluate.ladder import best_threshold
 from boresight.evaluate.points import evaluate_points
 from boresight.evaluate.rows import match_table
@@ -23,6 +25,7 @@ from boresight.features.pyramid import SmallPyramid, TimmPyramid
 from boresight.heads.point import PointHead
 from boresight.losses import classification
 from boresight.losses.classification import CellLoss
+from boresight.run.calibrated import calibration_error
 from boresight.run.config import EncoderSettings, LossSettings, PointSettings, TargetSettings
 from boresight.run.detect import detect
 from boresight.run.frames import point_splits
@@ -163,7 +166,9 @@ def truth_points(scenes: Sequence[Scene]) -> list[Points]:
     return [s.points for s in scenes if s.points is not None]
 
 
-def judge_points(settings: PointSettings, scenes: Sequence[Scene], found: Sequence[Detections]) -> Judgement:
+def judge_points(
+    settings: PointSettings, classes: Sequence[str], scenes: Sequence[Scene], found: Sequence[Detections]
+) -> Judgement:
     """Choose the threshold of the best F1 on these frames."""
     truth, tolerance = truth_points(scenes), settings.decode.tolerance
     threshold = best_threshold(truth, found, tolerance)
@@ -173,6 +178,8 @@ def judge_points(settings: PointSettings, scenes: Sequence[Scene], found: Sequen
     keys = ("f1", "f1_at_half", "pd_at_0.1_false_alarms_per_frame", "pd_at_1_false_alarms_per_frame", "rmse")
     figures: dict[str, float | None] = {k: report[k] for k in keys}
     figures["false_alarms_per_frame"] = report["false_alarms_per_frame"]
+    boxes = [with_points_as_boxes(scene) for scene in scenes]
+    figures["calibration_error"] = calibration_error(boxes, found, len(classes), Closeness(tolerance))
     return Judgement(score=report["f1"] or 0.0, name="F1", threshold=threshold, figures=figures)
 
 
@@ -276,7 +283,7 @@ POINT = Recipe(
     build=lambda settings, classes: point_detector(settings, len(classes)),
     frames=lambda settings, only: point_splits(settings.data, only),
     view=point_view,
-    judge=lambda settings, classes, scenes, found: judge_points(settings, scenes, found),
+    judge=judge_points,
     examine=examine_points,
     figures=("f1", "f1_at_half", "pd_at_0.1_false_alarms_per_frame", "pd_at_1_false_alarms_per_frame", "rmse"),
     monitor="f1",

@@ -14,6 +14,7 @@ from boresight.decode.fusion import Fusion
 from boresight.detectors.detector import Detector
 from boresight.detectors.gt_class import GtClass
 from boresight.detectors.text_query import BoxAssigner, TextCriterion, TextQuery
+from boresight.diagnose.likeness import BoxIou
 from boresight.evaluate.average_precision import ap_interval
 from boresight.evaluate.box_match import box_table
 from boresight.evaluate.box_threshold import best_f_threshold, per_image_counts
@@ -22,6 +23,7 @@ from boresight.evaluate.presence import best_scores, presence_auc, present_class
 from boresight.heads.learned_queries import LearnedQueries
 from boresight.heads.text_query import TextQueryHead
 from boresight.run.boxes import box_splits, query_texts
+from boresight.run.calibrated import calibration_error
 from boresight.run.config_text import (
     TextSettings,
 )
@@ -117,6 +119,7 @@ def judge_boxes(
     decode = settings.decode
     threshold = decode.threshold if decode.operating == "fixed" else best_f_threshold(scenes, found)
     told = {"ap50": figures.ap50, "ap": figures.ap, "ar_100": figures.ar_100}
+    told["calibration_error"] = calibration_error(scenes, found, len(classes), BoxIou())
     return Judgement(score=figures.ap50 or 0.0, name="AP50", threshold=threshold, figures=told)
 
 
