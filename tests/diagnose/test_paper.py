@@ -22,7 +22,7 @@ from boresight.diagnose.emitted import BACKGROUND, INSIDE, NOWHERE, SUPERVISED, 
 from boresight.diagnose.gains import without_missed
 from boresight.diagnose.likeness import BoxIou
 from boresight.diagnose.oracles import without_duplicates
-from boresight.diagnose.ranking import calibration, correlations, kendall, regret, spearman
+from boresight.diagnose.ranking import calibration, correlations, kendall, regret, separation, spearman
 from boresight.diagnose.truth import Truth
 from boresight.evaluate.estimate import Resampler
 
@@ -237,6 +237,16 @@ def test_what_is_trained_for_a_dont_care_is_not_supervised():
     rows = audit(Paper(), [scene]).rows
     assert dict(zip(cells_of(rows), rows.bucket.tolist(), strict=True))[0] == BACKGROUND
     assert sorted(set(rows.object.tolist())) == [-1, 0, 1]  # numbers among the two that count
+
+
+def test_separation_on_paper():
+    """Above 0.5 lie half of the two near scores and none of the three others; nowhere is the difference larger."""
+    near = np.array([True, True, False, False, False, False])
+    score = np.array([0.9, 0.4, 0.5, 0.4, 0.1, 0.01])  # the last is not heard
+    assert separation(score, near, 2) == 0.5
+    assert separation(score, near, 3) is None
+    assert separation(np.array([0.9, 0.8, 0.1, 0.2]), near[:4], 2) == 1.0
+    assert separation(np.array([0.1, 0.2, 0.9, 0.8]), near[:4], 2) == 1.0
 
 
 # --- oracles ---

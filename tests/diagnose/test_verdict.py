@@ -84,6 +84,32 @@ def test_the_repair_of_duplicates_is_named(scenes):
     assert "without duplicates" in told.sentence
 
 
+class RandomScores(grid.Made):
+    """Every score is drawn at random; at most one box of an object stands a chance."""
+
+    def emit(self, scene):
+        e = super().emit(scene)
+        rng = torch.Generator().manual_seed(scene.image_id)
+        lone = torch.zeros(e.cells, dtype=torch.bool)
+        lone[self._nearest(scene, e)] = True
+        away = torch.cat((e.centres - 3, e.centres + 3), 1)
+        boxes = torch.where(lone[:, None], e.boxes[0], away)[None]
+        scores = torch.zeros_like(e.scores)
+        scores[e.scores.argmax(0), torch.arange(e.cells)] = torch.rand(e.cells, generator=rng)
+        return replace(e, boxes=boxes, scores=scores)
+
+    def _nearest(self, scene, e):
+        middle = (scene.boxes[:, :2] + scene.boxes[:, 2:]) / 2
+        return (e.centres[:, None] - middle).square().sum(-1).argmin(0)
+
+
+def test_a_score_that_does_not_tell_objects_from_the_background_is_named(scenes):
+    told = diagnose(audit(RandomScores(), scenes), replicates=50)
+    assert told.figures["ranking"]["separation"] < 0.15
+    assert told.gains.ap50["background"].value > 0.8 * told.gains.ap50["score_everywhere"].value
+    assert told.verdict.word == "score"
+
+
 # --- the rule on figures ---
 
 

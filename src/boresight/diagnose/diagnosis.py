@@ -14,8 +14,9 @@ from boresight.diagnose.consistency import bucket_tables, by_distance, gap
 from boresight.diagnose.displacement import displacement
 from boresight.diagnose.emitted import INSIDE, NOWHERE, SUPERVISED, UNPLACED, EmittedRows
 from boresight.diagnose.finding import Finding
-from boresight.diagnose.gains import Gains, at_threshold, for_the_verdict, gains
-from boresight.diagnose.ranking import calibration, correlations, regret
+from boresight.diagnose.gains import ENOUGH, Gains, at_threshold, for_the_verdict, gains
+from boresight.diagnose.oracles import NEAR
+from boresight.diagnose.ranking import calibration, correlations, regret, separation
 from boresight.diagnose.verdict import Verdict, judge
 from boresight.evaluate.box_match import match_boxes
 from boresight.evaluate.estimate import Resampler
@@ -78,8 +79,9 @@ def diagnose(
     attributed = gains(audited, replicates=replicates, seed=seed)
     by_threshold = at_threshold(audited.boxes(), threshold, draw.weights)
     counts = _counts(audited)
+    apart = separation(rows.score, rows.iou >= NEAR, ENOUGH)
     verdict = judge(
-        for_the_verdict(attributed, by_threshold),
+        for_the_verdict(attributed, by_threshold, apart),
         ap50=attributed.now.ap50.estimate(),
         counts=counts,
         findings=findings,
@@ -97,7 +99,7 @@ def diagnose(
         "gap": _gaps(rows, draw),
         "by_distance": by_distance(rows, draw),
         "displacement": _displacement(audited, draw),
-        "ranking": {**regret(objects, of_objects), **correlations(rows, draw)},
+        "ranking": {**regret(objects, of_objects), **correlations(rows, draw), "separation": apart},
         "calibration": _calibrations(audited, rows.kept & ~ignored),
         "attribution": attributed.to_dict(),
         "threshold": by_threshold.to_dict(),

@@ -30,6 +30,9 @@ IOUS = tuple(np.linspace(0.5, 0.95, 10).round(2).tolist())
 LOOSE, SURELY_LOOSE = 0.4, 0.5
 """Shares of AP50: where AP75 is less, boxes are loose (on COCO it is some two thirds, whatever the detector)."""
 
+APART = 0.25
+"""Distance of the scores of boxes near objects from those of the background, below which the score tells nothing."""
+
 SAYS = {
     "class": "every cell that boxes an object well names it rightly",
     "box": "every box that has to do with an object of its class is that object's box",
@@ -269,13 +272,17 @@ def with_threshold(gains: Mapping[str, Drawn], told: AtThreshold) -> dict[str, D
     return dict(gains) | ({"threshold": max(costs, key=lambda d: d.value)} if costs else {})
 
 
-def for_the_verdict(gained: Gains, told: AtThreshold) -> dict[str, Drawn]:
-    """Gains of AP50, but for two faults that it is blind to.
+def for_the_verdict(gained: Gains, told: AtThreshold, apart: float | None = None) -> dict[str, Drawn]:
+    """Gains of AP50, but for three faults that it is blind to.
 
     That of the threshold is the larger of what it costs in AP50 and in F1; that of the boxes, where they are loose, the
-    larger of what they cost in AP50 and in AP.
+    larger of what they cost in AP50 and in AP. Where scores do not even tell objects from the background (``apart``,
+    see :func:`boresight.diagnose.ranking.separation`), a loud background is the score's doing.
     """
     table = with_threshold(gained.ap50, told)
+    if apart is not None and apart < APART and {"score_everywhere", "background"} <= table.keys():
+        table["score"] = table["score_everywhere"]
+        del table["background"]
     if gained.loose and "box" in table:
         table["box"] = max((table["box"], gained.ap["box"]), key=lambda d: d.value)
     return table

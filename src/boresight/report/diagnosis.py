@@ -206,6 +206,10 @@ def _ranking(said: Mapping[str, Any]) -> Table:
     rows = [
         ["regret: fit of an object's best cell less that of its top-scored cell", estimate(r["regret"])],
         ["the top-scored cell is the best", estimate(r["top_is_best"])],
+        [
+            "distance of the scores near objects from those of the background (Kolmogorov-Smirnov)",
+            _or_dash(r["separation"]),
+        ],
         ["Spearman of score and fit within images", estimate(r["spearman"]["within"])],
         ["Kendall within images", estimate(r["kendall"]["within"])],
         ["Spearman, all images together", _or_dash(r["spearman"]["pooled"])],
