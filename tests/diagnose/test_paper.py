@@ -403,6 +403,7 @@ def _made(image, score, iou, bucket):
         own=iou[order],
         object=zero,
         distance=np.zeros(n),
+        loudest=np.ones(n, bool),
         kept=np.ones(n, bool),
         by=np.arange(n),
     )

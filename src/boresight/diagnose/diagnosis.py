@@ -79,7 +79,7 @@ def diagnose(
     attributed = gains(audited, replicates=replicates, seed=seed)
     by_threshold = at_threshold(audited.boxes(), threshold, draw.weights)
     counts = _counts(audited)
-    apart = separation(rows.score, rows.iou >= NEAR, ENOUGH)
+    apart = separation(rows.score[rows.loudest], rows.iou[rows.loudest] >= NEAR, ENOUGH)
     verdict = judge(
         for_the_verdict(attributed, by_threshold, apart),
         ap50=attributed.now.ap50.estimate(),

@@ -90,7 +90,7 @@ def kendall(a: Floats, b: Floats) -> float | None:
 
 
 def separation(score: Floats, near: Bools, least: int) -> float | None:
-    """How far scores of boxes near an object and of the background are apart: the statistic of Kolmogorov and Smirnov.
+    """How far cells' scores near an object and in the background are apart: the statistic of Kolmogorov and Smirnov.
 
     The largest difference, over all scores, between the shares of either that lie above it: 0 is a score that was
     drawn, 1 one that never errs, or always. Scores below a twentieth of the highest are left out: nobody hears them.

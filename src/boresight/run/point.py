@@ -178,9 +178,16 @@ def judge_points(
     keys = ("f1", "f1_at_half", "pd_at_0.1_false_alarms_per_frame", "pd_at_1_false_alarms_per_frame", "rmse")
     figures: dict[str, float | None] = {k: report[k] for k in keys}
     figures["false_alarms_per_frame"] = report["false_alarms_per_frame"]
-    boxes = [with_points_as_boxes(scene) for scene in scenes]
-    figures["calibration_error"] = calibration_error(boxes, found, len(classes), Closeness(tolerance))
+    figures["calibration_error"] = point_calibration(scenes, found, len(classes), tolerance)
     return Judgement(score=report["f1"] or 0.0, name="F1", threshold=threshold, figures=figures)
+
+
+def point_calibration(
+    scenes: Sequence[Scene], found: Sequence[Detections], classes: int, tolerance: float
+) -> float | None:
+    """How far scores are from the closeness that they stand for; see :func:`calibration_error`."""
+    boxes = [with_points_as_boxes(scene) for scene in scenes]
+    return calibration_error(boxes, found, classes, Closeness(tolerance))
 
 
 def examine_points(detector: Detector, settings: PointSettings, request: Request) -> Examination:
@@ -190,6 +197,7 @@ def examine_points(detector: Detector, settings: PointSettings, request: Request
     scenes = [frames[i] for i in indices]
     truth, tolerance = truth_points(scenes), settings.decode.tolerance
     figures = judge(truth, found, scenes, request.threshold, tolerance, request.bootstrap)
+    figures["calibration_error"] = point_calibration(scenes, found, len(request.splits.classes), tolerance)
     ids, names = [s.image_id for s in scenes], [s.name for s in scenes]
     predictions = point_results(detection_rows(names, found, 0.0, image_ids=ids))
     return Examination(figures, predictions, match_rows(scenes, truth, found, request.threshold, tolerance), COLUMNS)

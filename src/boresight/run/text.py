@@ -182,6 +182,7 @@ def box_figures(
         "classification_accuracy": named.accuracy,
         "classification_objects": named.n,
         "presence_auc": presence_auc(best_scores(found, len(classes)), present, known).auc,
+        "calibration_error": calibration_error(scenes, found, len(classes), BoxIou()),
         "f1": 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else None,
         "false_alarms_per_image": fp / len(scenes),
         "intervals": {"ap50": interval},
