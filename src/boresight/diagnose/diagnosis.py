@@ -14,7 +14,7 @@ from boresight.diagnose.consistency import bucket_tables, by_distance, gap
 from boresight.diagnose.displacement import displacement
 from boresight.diagnose.emitted import INSIDE, NOWHERE, SUPERVISED, UNPLACED, EmittedRows
 from boresight.diagnose.finding import Finding
-from boresight.diagnose.gains import ENOUGH, Gains, at_threshold, for_the_verdict, gains
+from boresight.diagnose.gains import HEARD, Gains, at_threshold, for_the_verdict, gains
 from boresight.diagnose.oracles import NEAR
 from boresight.diagnose.ranking import calibration, correlations, regret, separation
 from boresight.diagnose.verdict import Verdict, judge
@@ -79,7 +79,7 @@ def diagnose(
     attributed = gains(audited, replicates=replicates, seed=seed)
     by_threshold = at_threshold(audited.boxes(), threshold, draw.weights)
     counts = _counts(audited)
-    apart = separation(rows.score[rows.loudest], rows.iou[rows.loudest] >= NEAR, ENOUGH)
+    apart = _apart(audited)
     verdict = judge(
         for_the_verdict(attributed, by_threshold, apart),
         ap50=attributed.now.ap50.estimate(),
@@ -115,6 +115,19 @@ def judged(audited: Audited) -> tuple[Bools, Bools]:
     hit, ignored = (np.zeros(len(audited.rows), bool) for _ in range(2))
     hit[kept], ignored[kept] = match.hit, match.ignored
     return hit, ignored
+
+
+def _apart(audited: Audited) -> float | None:
+    """How far the scores of objects and of the background are apart; None where most objects were crowded out.
+
+    A background that is loud enough takes all places that there are: what is left near objects is as loud by choice.
+    """
+    rows = audited.rows
+    near = rows.iou >= NEAR
+    reached = len(np.unique(np.stack((rows.image[near], rows.object[near])), axis=1).T)
+    if reached < len(audited.objects) / 2:
+        return None
+    return separation(rows.score[rows.loudest], near[rows.loudest], HEARD)
 
 
 def _counts(audited: Audited) -> dict[str, int]:
