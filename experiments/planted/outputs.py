@@ -23,11 +23,12 @@ from boresight.run.train import train
 
 OUTPUT_FAULTS: dict[str, tuple[str, ...]] = {
     "text": tuple(FAULTS),
-    "localise": ("box", "shift", "starved"),
+    "localise": ("box", "shift", "scale", "starved"),
     "point": ("score", "background"),
 }
-"""Which faults make sense where. A localiser has no score, no class and no threshold. Points have no size and, here,
-one class: they cannot lie off by a part of their size; all are small; and their peaks are found without a threshold."""
+"""Which faults make sense where. A localiser has no score, no class and no threshold: it is told where objects lie,
+and its most central cells, which are trained ones, speak. Points have no size and, here, one class: they cannot lie off
+by a part of their size; all are small; and their peaks are found without a threshold."""
 
 JUDGED = 60
 """Validation images of the three detectors."""

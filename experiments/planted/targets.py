@@ -20,6 +20,12 @@ from planted.tiny import LONG, TWICE, Fault, patched, replaced, with_settings, w
 SEEN = {"data.frames": 24, "data.val_frames": 24}
 LARGE = LONG | SEEN | {"data.height": 160, "data.width": 160, "encoder.channels": 24, "head.width": 24}
 """Scenes large enough for the class maps to say something."""
+MANY: dict[str, Any] = {
+    "data.kinds": ("aircraft", "vehicle", "storage tank"),
+    "data.colours": ("red", "white", "blue"),
+}
+SPEAKING: dict[str, Any] = LARGE | {"data.kinds": ("aircraft", "ship"), "data.colours": ("red", "white")}
+"""Classes that the frozen encoder knows at this size: of others its maps are switched off by their calibration."""
 
 
 def _without_objects(scene: Scene, count: int) -> Scene:
@@ -100,23 +106,30 @@ TAUGHT = (
         "words of the next",
         "the class maps of a class are those of another",
         "text",
-        (),
-        patched(_rolled, "text", LARGE),
+        ("class-maps-exchanged",),
+        patched(_rolled, "text", SPEAKING | MANY),
         word="classification",
     ),
     Fault(
         "inverted map",
         "the class map says where the class is not",
         "text",
-        (),
-        within(FrozenMaps, "forward", _inverted, "text", LARGE),
+        ("class-map-inverted",),
+        within(FrozenMaps, "forward", _inverted, "text", SPEAKING),
         word="classification",
+    ),
+    Fault(
+        "unknown words",
+        "classes that the frozen encoder does not know at this size",
+        "text",
+        ("class-map-silent",),
+        with_settings("text", TWICE | SEEN),
     ),
     Fault(
         "one key",
         "every image has the same key, so that all have the features of the first",
         "text",
-        (),
+        ("stored-features-differ",),
         patched(replaced("boresight.features.frozen.image_key", lambda image: "0" * 32), "text", LARGE),
         word="classification",
     ),

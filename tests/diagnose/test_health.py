@@ -20,7 +20,7 @@ from boresight.run.parse import flatten, settings_from
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
 import planted
-from planted import tiny
+from planted import targets, tiny
 
 IDS = [rule.id for rule in RULES]
 LOUD = ("warning", "error")
@@ -84,6 +84,7 @@ CLEAN: dict[str, tuple[str, dict[str, Any]]] = {
     "point": ("point", THRICE | {"data.frames": 24}),
     "text": ("text", THRICE | {"data.frames": 24, "data.val_frames": 16}),
     "text, frozen backbone": ("text", tiny.TWICE | {"encoder.name": "squeezenet", "encoder.frozen": True}),
+    "text, maps that speak": ("text", targets.SPEAKING | tiny.TWICE),
     "localise": ("localise", {}),
     "refine": ("refine", tiny.TWICE | {"coarse.per_image": 8}),
 }

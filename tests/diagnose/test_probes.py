@@ -24,6 +24,7 @@ from boresight.diagnose.probe import (
     Averaged,
     Learned,
     Level,
+    MapFit,
     Moved,
     Offset,
     Operating,
@@ -35,6 +36,7 @@ from boresight.diagnose.probe import (
     RoundTrip,
     Spread,
     Start,
+    Stored,
 )
 from boresight.targets.gaussian import gaussian_kernel, point_targets
 
@@ -357,6 +359,22 @@ def severity(rule: str, plan: Plan | None = None, labels: Labels | None = None, 
         ("entropy-floor", "note", {"learned": Learned(0.07, 2.0, 0.06, 20, 0.4)}),
         ("map-peak-of-absent", None, {"peaks": AbsentPeaks(0.8, 1.0, 20)}),
         ("map-peak-of-absent", "warning", {"peaks": AbsentPeaks(1.0, 1.0, 20)}),
+        (
+            "map-peak-of-absent",
+            "warning",
+            {"peaks": AbsentPeaks(1.0, 1.0, 20), "maps": MapFit(20, 0.45, 0.1, None, None, 0)},
+        ),
+        ("class-map-inverted", None, {"maps": MapFit(20, 0.41, 0.001, 0.0, 0.1, 0.0)}),
+        ("class-map-inverted", None, {"maps": MapFit(20, 0.3, 0.07, 0.0, 0.1, 0.0)}),
+        ("class-map-inverted", "warning", {"maps": MapFit(20, 0.3, 0.06, 0.0, 0.1, 0.0)}),
+        ("class-map-inverted", None, {"maps": MapFit(20, 0.3, 0.06, 0.3, 0.05, 0.0)}),
+        ("class-maps-exchanged", None, {"maps": MapFit(20, 0.5, 0.1, 0.3, 0.11, 0.0)}),
+        ("class-maps-exchanged", None, {"maps": MapFit(20, 0.5, 0.1, 0.09, 0.01, 0.0)}),
+        ("class-maps-exchanged", "warning", {"maps": MapFit(20, 0.5, 0.1, 0.3, 0.09, 0.0, {0: 1, 1: 0})}),
+        ("class-map-silent", None, {"maps": MapFit(20, 0.5, 0.0, 0.0, 0.0, 0.8)}),
+        ("class-map-silent", "note", {"maps": MapFit(20, 0.5, 0.0, 0.0, 0.0, 1.0)}),
+        ("stored-features-differ", None, {"stored": Stored(3, 0.05, "a")}),
+        ("stored-features-differ", "error", {"stored": Stored(3, 0.5, "a")}),
         ("positive-rate-of-level", None, {"levels": (Level(4, 10_000, 3), Level(8, 2_500, 3))}),
         ("positive-rate-of-level", "warning", {"levels": (Level(4, 10_000, 3), Level(8, 2_500, 0))}),
         ("positive-rate-of-level", "warning", {"levels": (Level(4, 10_000, 4_000),)}),
@@ -409,6 +427,8 @@ def test_in_fp16_an_overflow_is_no_note(largest, fires):
     [
         ("positives-uneven", {"spread": Spread(19, 0, 1.0, 400)}),
         ("no-better-than-constant", {"learned": Learned(0.99, 1.0, 0.0, 4, 0.02)}),
+        ("class-maps-exchanged", {"maps": MapFit(19, 0.1, 0.01, 0.5, 0.01, 1.0)}),
+        ("class-map-silent", {"maps": MapFit(19, 0.1, 0.01, 0.5, 0.01, 1.0)}),
         ("threshold-off", {"operating": Operating(9, 0.9, 0.0, 0.1, 0.8, 1.0)}),
     ],
 )

@@ -36,6 +36,8 @@ class Emission(_OnDevice):
         level: ``[N]`` long, the level of the pyramid from 0; None: there is one.
         found: what the detector itself kept of this, ``cell`` being slots (-1 where that is not known); None where only
             its :class:`Decoding` is known.
+        given: why the scores are no output of the detector, where they are not: what a score made true would gain is
+            not asked then.
     """
 
     boxes: Tensor
@@ -45,6 +47,7 @@ class Emission(_OnDevice):
     strides: Tensor | None = None
     level: Tensor | None = None
     found: Detections | None = None
+    given: str | None = None
 
     def __post_init__(self) -> None:
         _check("Emission", "scores", self.scores, (None, None))

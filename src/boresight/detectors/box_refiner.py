@@ -17,7 +17,7 @@ from boresight.core.types import DenseOutput, DenseTargets, Detections, Proposal
 from boresight.detectors.box_looks import Move, Refiner, Sight
 from boresight.detectors.detector import Detector
 from boresight.features.encoder import FeatureMaps
-from boresight.features.feature_store import FeatureStore
+from boresight.features.feature_store import FeatureStore, Named
 from boresight.features.stored_maps import StoredMaps
 from boresight.losses.boxes import box_loss
 from boresight.losses.refine import decision_loss, edge_loss, quality_loss, shared_weight
@@ -117,6 +117,10 @@ class BoxRefiner(Detector):
     def remarks(self) -> tuple[str, ...]:
         """Of the frozen encoder."""
         return () if self.features is None else self.features.encoder.notes
+
+    def stored_and_fresh(self, scene: Scene) -> tuple[Named, Named] | None:
+        """Of the frozen encoder."""
+        return None if self.features is None else self.features.stored_and_fresh(scene)
 
     def forward(self, scenes: Sequence[Scene]) -> DenseOutput:
         """Scenes with coarse boxes to a box and a decision for each: ``[B, 1, M, 1, ...]``, M the most of an image."""

@@ -9,7 +9,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from boresight.core.types import DenseOutput, DenseTargets, Detections, Scene
-from boresight.features.feature_store import FeatureStore
+from boresight.features.feature_store import FeatureStore, Named
 
 
 class Scenes(Protocol):
@@ -43,6 +43,10 @@ class Detector(nn.Module, ABC):
     @property
     def store(self) -> FeatureStore | None:
         """Where frozen features come from; the loop counts what is found there."""
+        return None
+
+    def stored_and_fresh(self, scene: Scene) -> tuple[Named, Named] | None:
+        """Frozen features of an image as the store gives them and as the encoder makes them now; None: has none."""
         return None
 
     def prepare(self, scenes: Scenes) -> None:

@@ -21,7 +21,7 @@ from boresight.decode.boxes import BoxDecoder
 from boresight.decode.fusion import Fusion
 from boresight.detectors.detector import Detector, Scenes
 from boresight.detectors.frozen_maps import FrozenMaps
-from boresight.features.feature_store import FeatureStore
+from boresight.features.feature_store import FeatureStore, Named
 from boresight.losses.boxes import box_loss, boxes_of_cells, cells_to_visit
 from boresight.losses.classification import CellLoss, bce
 from boresight.losses.reduce import divisor, reduce_cells
@@ -172,6 +172,10 @@ class TextQuery(Detector):
         others = f", and {more} more pair{'s' if more > 1 else ''}," if more else ""
         told = f"`{one}` and `{two}`{others} are nearly one to the frozen text encoder (cosine {cosine:.2f}): "
         return (*notes, told + "set `head.learn_queries`, or say them in other words with `data.queries`")
+
+    def stored_and_fresh(self, scene: Scene) -> tuple[Named, Named]:
+        """Of the frozen encoder."""
+        return self.maps.features.stored_and_fresh(scene)
 
     def prepare(self, scenes: Scenes) -> None:
         """Calibrate the class maps on training scenes."""

@@ -14,7 +14,7 @@ from boresight.decode.replay import Selected, select
 from boresight.diagnose.control import control
 from boresight.diagnose.emitted import EmittedRows, ObjectRows, Seen, emitted_rows, object_rows
 from boresight.diagnose.likeness import BoxIou, Closeness, Likeness
-from boresight.diagnose.oracles import ORACLES, likeness_of_all, without_duplicates
+from boresight.diagnose.oracles import OF_SCORES, ORACLES, likeness_of_all, without_duplicates
 from boresight.diagnose.truth import Truth
 from boresight.evaluate.box_set import BoxSet
 
@@ -180,6 +180,8 @@ def _known(seen: Seen, before: bool | Missing, missing: dict[str, str]) -> bool 
     """Whether the assigner looks at predictions; what is missing is noted once."""
     if seen.inside is None:
         missing.setdefault("places", "cells have no place: inside an object is not told from the background")
+    if seen.emission.given is not None:
+        missing.setdefault("scores", seen.emission.given)
     if isinstance(seen.control, Missing):
         missing.setdefault("control", seen.control.reason)
     if isinstance(seen.supervision, Missing):
@@ -213,6 +215,9 @@ def _ask_oracles(
         if name == "duplicates":
             assert not isinstance(oracles["threshold"], Missing)
             answers.append(without_duplicates(oracles["threshold"][-1], seen.truth, likeness))
+            continue
+        if name in OF_SCORES and seen.emission.given is not None:
+            oracles[name] = Missing(seen.emission.given)
             continue
         changed = ORACLES[name](seen, like) if name in ORACLES else seen.emission
         if isinstance(changed, Missing):

@@ -67,7 +67,7 @@ def diagnose(
 
     Args:
         audited: from :func:`boresight.diagnose.audit.audit`.
-        threshold: in use for single detections; None where there is none.
+        threshold: in use for single detections; None where there is none. Not asked where scores were given.
         findings: of health rules.
         replicates, seed: of the bootstrap by image.
     """
@@ -77,7 +77,7 @@ def diagnose(
     of_objects = Resampler(objects.image, images, replicates, seed)
     hit, ignored = judged(audited)
     attributed = gains(audited, replicates=replicates, seed=seed)
-    by_threshold = at_threshold(audited.boxes(), threshold, draw.weights)
+    by_threshold = at_threshold(audited.boxes(), None if "scores" in audited.missing else threshold, draw.weights)
     counts = _counts(audited)
     apart = _apart(audited)
     verdict = judge(
@@ -123,6 +123,8 @@ def _apart(audited: Audited) -> float | None:
     A background that is loud enough takes all places that there are: what is left near objects is as loud by choice.
     """
     rows = audited.rows
+    if "scores" in audited.missing:
+        return None
     near = rows.iou >= NEAR
     reached = len(np.unique(np.stack((rows.image[near], rows.object[near])), axis=1).T)
     if reached < len(audited.objects) / 2:
@@ -166,6 +168,8 @@ def _displacement(audited: Audited, draw: Resampler) -> dict[str, Any]:
 def _calibrations(audited: Audited, where: Bools) -> dict[str, Any]:
     """Of kept detections: score against the likeness to an object of its class, over all and by group."""
     rows, objects = audited.rows, audited.objects
+    if "scores" in audited.missing:
+        return {"all": None, "missing": audited.missing["scores"]}
     side = np.append(objects.side, np.nan)[_object_place(audited)]
     groups = {
         "by_level": {str(k): where & (rows.level == k) for k in np.unique(rows.level)},

@@ -17,6 +17,7 @@ from boresight.diagnose.rules_gradient import GRADIENT_RULES
 from boresight.diagnose.rules_images import IMAGE_RULES
 from boresight.diagnose.rules_labels import LABEL_RULES, UNREAD
 from boresight.diagnose.rules_loss import LOSS_RULES
+from boresight.diagnose.rules_maps import MAP_RULES
 from boresight.diagnose.rules_places import COARSE, PLACE_RULES
 from boresight.diagnose.rules_scores import HALF, SCORE_RULES
 from boresight.diagnose.rules_speed import SPEED_RULES
@@ -43,6 +44,7 @@ RULES: tuple[Rule[Any], ...] = (
     *LABEL_RULES,
     *ASSIGNED_RULES,
     *SCORE_RULES,
+    *MAP_RULES,
     *PLACE_RULES,
     *WEIGHT_RULES,
     *FOUND_RULES,

@@ -163,3 +163,6 @@ ORACLES: dict[str, Oracle] = {
     "background": no_background,
 }
 """What is made true, by name."""
+
+OF_SCORES = frozenset({"class", "near_score", "score_everywhere", "background"})
+"""Those that put a truth in the place of what the scores say: nothing to ask where they were given."""

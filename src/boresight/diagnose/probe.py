@@ -185,6 +185,47 @@ class AbsentPeaks:
 
 
 @dataclass(frozen=True, slots=True)
+class MapFit:
+    """Where the frozen class maps point.
+
+    Of a class in an image the map *points* at its objects by the chance that a cell in one of them lies above a cell in
+    no object: 1 always, 0.5 by chance, 0 the other way round.
+
+    Attributes:
+        pairs: of an image and a class that it holds.
+        own: mean over the pairs of how the class's own map points at its objects.
+        lead: the same of the maps of other classes, one for each class, less that: the exchange that does best on one
+            half of the images, judged on the other half. None with one class.
+        own_error, lead_error: standard errors of these means.
+        flat: share of the pairs whose map is the same everywhere in the image.
+        exchange: the class whose map points best at it, by class, in the exchange that does best on all images.
+    """
+
+    pairs: int
+    own: float
+    own_error: float
+    lead: float | None
+    lead_error: float | None
+    flat: float
+    exchange: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Frozen features as the store gives them, against what the encoder makes of the same images now.
+
+    Attributes:
+        images: that were compared.
+        differ: largest norm of the difference over that of what the encoder makes.
+        name: of that image.
+    """
+
+    images: int
+    differ: float
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Cost:
     """Seconds an image of one part of loading it, and the settings that would spare it (``group.name`` to value)."""
 
@@ -278,6 +319,8 @@ class Probe:
     averaged: Averaged | Missing = UNPROBED
     operating: Operating | Missing = UNPROBED
     peaks: AbsentPeaks | Missing = UNPROBED
+    maps: MapFit | Missing = UNPROBED
+    stored: Stored | Missing = UNPROBED
     costs: tuple[Cost, ...] | Missing = UNPROBED
     moved: tuple[Moved, ...] | Missing = UNPROBED
     course: tuple[Course, ...] | Missing = UNPROBED

@@ -1,4 +1,4 @@
-"""Rules over scores: where they start, whether they learn, where the threshold lies, and what the class map says."""
+"""Rules over scores: where they start, whether they learn, and where the threshold lies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from boresight.core.emission import Missing
 from boresight.diagnose.evidence import Evidence
 from boresight.diagnose.finding import Finding
 from boresight.diagnose.plan import Plan
-from boresight.diagnose.probe import UNPROBED, AbsentPeaks, Learned, Operating, Pull, Start
+from boresight.diagnose.probe import UNPROBED, Learned, Operating, Pull, Start
 from boresight.diagnose.rule import Rule
 from boresight.diagnose.steps import Steps
 
@@ -32,8 +32,6 @@ HALF_OF = 0.3
 """The same at 0.5 from which it is more than a note: the run stores a threshold of its own."""
 WORTH = 0.2
 """The best F1 from which a threshold is worth arguing about."""
-PEAK = 0.99
-"""Peak of a class map over an image that does not show the class."""
 FLOOR = (1.5, 0.05)
 """Loss over its floor within which it can hardly fall further, and the least floor that is worth a note."""
 
@@ -182,25 +180,6 @@ def stored_threshold(given: Thresholds, plan: Plan) -> list[Finding] | Missing:
     ]
 
 
-def peak_of_absent(peaks: AbsentPeaks, plan: Plan) -> list[Finding] | Missing:
-    """The class map of a class that is not there peaks as high as that of one that is."""
-    if peaks.absent < PEAK:
-        return []
-    return [
-        Finding(
-            "map-peak-of-absent",
-            "warning",
-            "the class map peaks at 1 for classes that are not in the image",
-            {"median peak, absent": peaks.absent, "less than": PEAK, "present": peaks.present, "pairs": peaks.pairs},
-            "each map is stretched to 0..1 by itself, so that it cannot say that a class is absent",
-            "use a calibrated map, which knows no other query",
-            plan.change({"clip.map": "calibrated"}),
-            0.95,
-            "Li et al. 2023 (CLIP Surgery): each map is stretched by itself",
-        )
-    ]
-
-
 def entropy_floor(learned: Learned, plan: Plan) -> list[Finding] | Missing:
     """The loss stands on the floor that soft targets leave: it cannot fall, and need not."""
     ratio = learned.loss / learned.floor if learned.floor > 0 else float("inf")
@@ -227,6 +206,5 @@ SCORE_RULES = (
     Rule("no-better-than-constant", lambda e: e.probe.learned, no_better_than_constant),
     Rule("gradient-share", lambda e: e.probe.pull, gradient_share),
     Rule("threshold-off", _thresholds, stored_threshold),
-    Rule("map-peak-of-absent", lambda e: e.probe.peaks, peak_of_absent),
     Rule("entropy-floor", lambda e: e.probe.learned, entropy_floor),
 )

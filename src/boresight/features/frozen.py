@@ -91,6 +91,11 @@ class FrozenFeatures:
         kept = {key: DenseFeatures.from_tensors(item) for key, item in zip(by_key, items, strict=True)}
         return [kept[key].to(self.clip.device) for key in keys]
 
+    def stored_and_fresh(self, scene: Scene) -> tuple[Named, Named]:
+        """Features of a whole image by name: as the store gives them, and as the encoder makes them now."""
+        [fresh] = self._encode([scene.image])
+        return self([scene])[0].tensors(), fresh
+
     def _computed(self, missing: dict[str, Tensor]) -> dict[str, Named]:
         """Features of the missing images, those of equal size together."""
         groups: dict[tuple[int, ...], list[str]] = defaultdict(list)

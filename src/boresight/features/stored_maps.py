@@ -41,3 +41,8 @@ class StoredMaps:
         kept = dict(zip(by_key, self.store.get_many(list(by_key), compute, batch=self.batch), strict=True))
         found = {key: FeatureMaps.from_tensors(item).to(self.encoder.device) for key, item in kept.items()}
         return [found[key] for key in keys]
+
+    def stored_and_fresh(self, scene: Scene) -> tuple[Named, Named]:
+        """Maps of a whole image by name: as the store gives them, and as the encoder makes them now."""
+        [fresh] = self.encoder.encode([scene.image])
+        return self([scene])[0].tensors(), fresh.tensors()

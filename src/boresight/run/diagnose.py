@@ -10,6 +10,7 @@ from boresight.core.errors import UserError
 from boresight.core.types import Scene
 from boresight.detectors.detector import Detector
 from boresight.detectors.gaussian_point import GaussianPoint
+from boresight.detectors.gt_class import GtClass
 from boresight.detectors.own import OwnSource
 from boresight.detectors.own_points import PointSource, with_points_as_boxes
 from boresight.detectors.text_query import TextQuery
@@ -18,6 +19,7 @@ from boresight.diagnose.diagnosis import Diagnosis, diagnose, judged
 from boresight.diagnose.displacement import displaced
 from boresight.diagnose.emitted import BUCKETS, EmittedRows
 from boresight.diagnose.likeness import BoxIou, Closeness
+from boresight.diagnose.places_given import PlacesGiven
 from boresight.run.boxes import query_texts
 from boresight.run.diagnosed import Diagnosed
 from boresight.run.health import run_health
@@ -54,6 +56,10 @@ COLUMNS = {
     "displaced_y1": "float64",
 }
 """``emissions.parquet``: a row a detection that the detector returns."""
+
+
+UNSCORED = "it learns no score: class and place of each object are given, and the most central cells speak for it"
+"""Why a localiser's scores are not asked."""
 
 
 def diagnose_run(
@@ -124,7 +130,8 @@ def source_of(trained: Trained, splits: Splits, split: str) -> Source:
         )
     classes = splits.classes + (splits.novel if split == "test" else ())
     detector.ask(query_texts(classes, trained.settings.data.queries))
-    return OwnSource(detector, classes)
+    own = OwnSource(detector, classes)
+    return PlacesGiven(own, UNSCORED) if isinstance(detector, GtClass) else own
 
 
 def emission_table(audited: Audited) -> list[dict[str, Any]]:

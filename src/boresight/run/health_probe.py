@@ -18,7 +18,7 @@ from boresight.core.emission import Missing
 from boresight.core.errors import UserError
 from boresight.core.types import Detections, Scene
 from boresight.detectors.detector import Detector
-from boresight.diagnose import measure_places, measure_scores, measure_weights
+from boresight.diagnose import measure_maps, measure_places, measure_scores, measure_weights
 from boresight.diagnose.evidence import Evidence, Labels
 from boresight.diagnose.measure_labels import labels_of, operating, returned
 from boresight.diagnose.measure_scores import Score, raw_score
@@ -37,6 +37,10 @@ T = TypeVar("T")
 
 LOOKED_AT = 64
 """Frames of a split whose labels are looked at."""
+MAPPED = 24
+"""Validation frames whose class maps are looked at."""
+REMEMBERED = 3
+"""Validation frames whose stored features are made again."""
 
 
 @dataclass(frozen=True)
@@ -160,12 +164,20 @@ def ask(subject: Subject, *, judged: int = 64) -> Probe:
         averaged=_of(s.raw, lambda d: _averaged(d, s)),
         operating=threshold,
         peaks=_answer(lambda: measure_scores.peaks(s.trained, s.frames)),
+        maps=_answer(lambda: measure_maps.map_fit(s.trained, _some(s, MAPPED))),
+        stored=_answer(lambda: measure_maps.stored(s.trained, s.frames[:REMEMBERED])),
         costs=_answer(lambda: load_costs(s.kind, s.settings, s.splits)),
         moved=_of(s.fresh, lambda d: frozen_parts(d, s.trained)),
         course=_of(s.fresh, lambda d: measure_weights.course(d, s.trained if isinstance(s.raw, Missing) else s.raw)),
         reload=_answer(lambda: _reload(s, found)),
         returned=_answer(lambda: _returned(s, found)),
     )
+
+
+def _some(s: Subject, count: int) -> Iterator[Scene]:
+    """The first validation frames, where the detector is."""
+    device = next(s.trained.parameters()).device
+    return (s.splits.val[i].to(device) for i in range(min(count, len(s.splits.val))))
 
 
 def _answer(question: Callable[[], T | Missing]) -> T | Missing:
