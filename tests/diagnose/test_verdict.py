@@ -12,12 +12,15 @@ import pytest
 import torch
 
 from boresight.core.emission import Missing
+from boresight.core.types import Detections, Scene
 from boresight.diagnose.audit import audit
 from boresight.diagnose.diagnosis import diagnose
 from boresight.diagnose.finding import Finding
 from boresight.diagnose.gains import AtThreshold, assignment_gain, score_gain, with_threshold
+from boresight.diagnose.of_files import diagnose_boxes
 from boresight.diagnose.plant import plant
 from boresight.diagnose.verdict import judge
+from boresight.evaluate.box_set import BoxSet
 from boresight.evaluate.estimate import Drawn, Estimate
 
 _spec = importlib.util.spec_from_file_location("diagnose_grid", Path(__file__).with_name("grid.py"))
@@ -219,3 +222,32 @@ def test_the_threshold_costs_what_it_costs_most():
     assert with_threshold({"threshold": drawn(0.6)}, told)["threshold"].value == pytest.approx(0.6)
     unknown = AtThreshold(None, 0.3, None, drawn(0.7))
     assert with_threshold({}, unknown) == {}
+
+
+# --- loose boxes, from files alone ---
+
+
+def loose_boxes(share: float, seed: int = 0) -> BoxSet:
+    """Every object is found once, by a box that lies off by ``share`` of its side to the right and down."""
+    rng = np.random.default_rng(seed)
+    truth, found = [], []
+    for k in range(110):
+        corner = torch.tensor(rng.uniform(0, 40, (2, 2))).float() + torch.tensor([[0.0, 0.0], [50.0, 50.0]])
+        boxes = torch.cat((corner, corner + 20.0), 1)
+        labels = torch.tensor([0, 1])
+        truth.append(Scene(torch.zeros(3, 8, 8), f"i{k}", k, boxes=boxes, labels=labels))
+        scores = torch.tensor(rng.uniform(0.2, 0.9, 2)).float()
+        found.append(Detections(boxes + 20.0 * share, scores, labels, torch.full((2,), -1)))
+    return BoxSet.of(truth, found)
+
+
+@pytest.mark.parametrize(("share", "word", "loose"), [(0.15, "box", True), (0.05, "healthy", False)])
+def test_boxes_that_are_loose_at_a_perfect_ap50_are_named(share, word, loose):
+    """Off by 0.15 of the side in both directions: an IoU of 0.57, found at 0.5 and lost from 0.6 on."""
+    told = diagnose_boxes(loose_boxes(share), ("a", "b"), replicates=50)
+    assert told.figures["loose_boxes"] is loose
+    assert told.verdict.word == word, told.verdict.sentence
+    assert told.attribution.ap.value == pytest.approx(1.0)
+    if loose:
+        assert told.verdict.figures["gains"]["box"]["value"] == pytest.approx(0.8)  # AP is 0.2: two IoUs of ten
+        assert "AP50 or AP gains 0.80" in told.verdict.sentence

@@ -69,9 +69,13 @@ class Drawing:
     @property
     def loose(self) -> bool:
         """Whether AP75 is less than 0.4 of AP50, and surely less than half of it."""
-        share = divide(self.ap75.samples, self.ap50.samples)
-        span = percentile_interval(share)
-        return span is not None and span[1] < SURELY_LOOSE and self.ap75.value < LOOSE * self.ap50.value
+        return are_loose(self.ap50, self.ap75)
+
+
+def are_loose(ap50: Drawn, ap75: Drawn) -> bool:
+    """Whether AP75 is less than 0.4 of AP50, and surely less than half of it; False without replicates."""
+    span = percentile_interval(divide(ap75.samples, ap50.samples))
+    return span is not None and span[1] < SURELY_LOOSE and ap75.value < LOOSE * ap50.value
 
 
 def drawn(boxes: BoxSet, classes: int, weights: Floats) -> Drawing:

@@ -47,6 +47,10 @@ class Drawn:
         """The difference; the smaller ``n`` of both."""
         return Drawn(self.value - other.value, self.samples - other.samples, min(self.n, other.n))
 
+    def plus(self, other: Drawn) -> Drawn:
+        """The sum; the smaller ``n`` of both."""
+        return Drawn(self.value + other.value, self.samples + other.samples, min(self.n, other.n))
+
     def below_one(self) -> Drawn:
         """``1 - x``."""
         return Drawn(1 - self.value, 1 - self.samples, self.n)
