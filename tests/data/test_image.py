@@ -6,6 +6,8 @@ import io
 import os
 import pickle
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -217,3 +219,18 @@ def test_damaged_bytes_give_an_image_or_a_user_error(tmp_path: Path, kind: str, 
     else:
         assert image.dtype == torch.float32
         assert image.isfinite().all()
+
+
+def test_pixels_are_read_without_torch(tmp_path):
+    """On a machine that only runs an exported detector torch may be missing."""
+    Image.fromarray(np.full((3, 4), 7, dtype=np.uint8)).save(tmp_path / "a.png")
+    program = (
+        "import sys\n"
+        "from boresight.data.image_files import image_files\n"
+        "from boresight.data.image import read_pixels\n"
+        "from boresight.data.rgb_image import rgb_pixels\n"
+        f"[(name, path)] = image_files({str(tmp_path)!r})\n"
+        "assert name == 'a.png' and read_pixels(path).shape == (1, 3, 4) and rgb_pixels(path).tolist() == [[[7]*4]*3]*3\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

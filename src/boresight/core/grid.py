@@ -10,14 +10,23 @@ Two frames are in use and no third one:
 
 ``u = x / s - 0.5`` takes the first to the second. (With pixel *indices* ``i = x - 0.5``, as a centroid over array
 indices gives them, the same formula reads ``u = (i + 0.5) / s - 0.5``.)
+
+What is plain arithmetic holds for numpy arrays as well, and does not import torch.
 """
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
-from torch import Tensor
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Numbers = TypeVar("Numbers", "Tensor", "np.ndarray")
+"""A tensor or an array."""
 
 
 def index_to_pixel(index: Tensor) -> Tensor:
@@ -30,12 +39,12 @@ def pixel_to_index(xy: Tensor) -> Tensor:
     return xy - 0.5
 
 
-def pixel_to_cell(xy: Tensor, stride: float) -> Tensor:
+def pixel_to_cell(xy: Numbers, stride: float) -> Numbers:
     """Map pixel coordinates of any shape to real-valued cell coordinates ``u = x / stride - 0.5``."""
     return xy / stride - 0.5
 
 
-def cell_to_pixel(uv: Tensor, stride: float) -> Tensor:
+def cell_to_pixel(uv: Numbers, stride: float) -> Numbers:
     """Inverse of :func:`pixel_to_cell`: ``x = (u + 0.5) * stride``."""
     return (uv + 0.5) * stride
 
@@ -47,10 +56,18 @@ def grid_size(height: int, width: int, stride: int) -> tuple[int, int]:
 
 def cell_centres(rows: int, columns: int, stride: float, *, device: torch.device | str | None = None) -> Tensor:
     """Return the pixel coordinates ``(x, y)`` of every cell centre, ``[rows, columns, 2]`` float32."""
+    import torch
+
     y = torch.arange(rows, dtype=torch.float32, device=device)
     x = torch.arange(columns, dtype=torch.float32, device=device)
     grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
     return cell_to_pixel(torch.stack((grid_x, grid_y), dim=-1), stride)
+
+
+def cell_centre_array(rows: int, columns: int, stride: float) -> np.ndarray:
+    """:func:`cell_centres` as an array."""
+    x, y = np.meshgrid(np.arange(columns, dtype=np.float32), np.arange(rows, dtype=np.float32))
+    return cell_to_pixel(np.stack((x, y), axis=-1), stride)
 
 
 def nearest_cell(uv: Tensor, rows: int, columns: int) -> Tensor:
@@ -59,11 +76,13 @@ def nearest_cell(uv: Tensor, rows: int, columns: int) -> Tensor:
     A coordinate halfway between two cells goes to the higher one, everywhere alike (``floor(u + 0.5)``; ``round`` would
     go to the even one and make neighbouring targets differ).
     """
+    import torch
+
     limit = torch.tensor([columns - 1, rows - 1], device=uv.device)
     return torch.floor(uv + 0.5).long().clamp(min=0).minimum(limit)
 
 
-def flat_cell(level_offset: int, label: Tensor, row: Tensor, column: Tensor, shape: tuple[int, int, int]) -> Tensor:
+def flat_cell(level_offset: int, label: Numbers, row: Numbers, column: Numbers, shape: tuple[int, int, int]) -> Numbers:
     """Return the flat index of ``(level, class, row, column)`` in one image's output.
 
     ``shape`` is ``(C, H, W)`` of the level, ``level_offset`` the number of cells of all levels before it.
@@ -77,6 +96,8 @@ def unravel_cell(cell: Tensor, shapes: list[tuple[int, int, int]]) -> tuple[Tens
 
     ``shapes`` holds ``(C, H, W)`` of every level, in order. Raises ``ValueError`` for a cell outside all levels.
     """
+    import torch
+
     sizes = torch.tensor([c * h * w for c, h, w in shapes], device=cell.device)
     ends = sizes.cumsum(0)
     if cell.numel() and (int(cell.min()) < 0 or int(cell.max()) >= int(ends[-1])):

@@ -1,8 +1,8 @@
-"""Image and mask files to tensors, raw values in, raw values out; and what a bad file is called.
+"""Image and mask files to arrays and tensors, raw values in, raw values out; and what a bad file is called.
 
 What a file stores is what the detector sees: no scaling, no gamma, no colour profile. Transparency is dropped (not
 blended), and an EXIF or TIFF orientation is *not* applied, since labels are given in stored pixels. Of a file with
-several pages the first is read.
+several pages the first is read. Reading into arrays (:func:`read_pixels`) does without torch, but for 16-bit colour.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from boresight.core.errors import UserError
+from boresight.core.files import disguised
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".webp")
 
@@ -87,6 +89,13 @@ def read_image(path: str | Path) -> Tensor:
     Integers are exact up to 2**24. Raises :class:`DataError` (kind ``missing_image`` or ``corrupt_image``) for a file
     that is missing, empty, truncated, corrupt, no image, absurdly large, or holds values which are not finite.
     """
+    import torch
+
+    return torch.from_numpy(read_pixels(path))
+
+
+def read_pixels(path: str | Path) -> np.ndarray:
+    """:func:`read_image` as an array."""
     file = Path(path)
     _check_bytes(file)
     try:
@@ -102,7 +111,7 @@ def read_image(path: str | Path) -> Tensor:
     if not np.isfinite(pixels).all():
         raise _bad(file, "holds values that are not finite (NaN or infinity)", "replace those pixels")
     channels_first = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
-    return torch.from_numpy(np.ascontiguousarray(channels_first))
+    return np.ascontiguousarray(channels_first)
 
 
 def read_mask(path: str | Path) -> Tensor:
@@ -136,6 +145,8 @@ def _check_bytes(file: Path) -> None:
             raise _bad(file, what, "put the file there or take its name off the list", kind="missing_image")
         if file.stat().st_size == 0:
             raise _bad(file, "is empty (0 bytes)", "copy it again from its source or remove it")
+        if target := disguised(file, IMAGE_SUFFIXES):
+            raise _bad(file, f"is a link to {target}, which is not named as an image", "put the image itself there")
     except (OSError, ValueError) as error:
         raise _bad(file, f"cannot be opened ({error})", "allow reading it or correct its name") from error
 
@@ -182,7 +193,8 @@ def _deep_colour(file: Path, kind: str) -> np.ndarray:
     """Decode 16-bit colour: PNG by torchvision, ``[H, W]`` or ``[H, W, 3]`` float32; other formats are refused."""
     if kind != "PNG":
         raise _bad(file, f"has 16-bit colour, which is not read from {kind} files", "save it as 16-bit PNG")
-    from torchvision.io import ImageReadMode, decode_image  # slow to import, and rarely needed
+    import torch  # slow to import, and rarely needed
+    from torchvision.io import ImageReadMode, decode_image
 
     data = torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.uint8)
     values = decode_image(data, mode=ImageReadMode.UNCHANGED).to(torch.float32)

@@ -5,16 +5,14 @@ Every reader returns :class:`~boresight.data.frames.Frames`.
 
 from __future__ import annotations
 
-import glob
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from boresight.core.errors import UserError, did_you_mean
 from boresight.data.frames import Frame, Frames
-from boresight.data.image import IMAGE_SUFFIXES
-from boresight.data.lists import Known, Log, find_split, gathered, images_in, select, stem_of
+from boresight.data.image_files import image_files, images_in
+from boresight.data.lists import Known, Log, find_split, gathered, select, stem_of
 from boresight.data.tables import coco_points, csv_points
 
 
@@ -56,27 +54,8 @@ def image_folder(paths: str | Path | Sequence[str | Path]) -> Frames:
     Frames are sorted and named by file name, or by their whole path where two files share a name. Raises ``UserError``
     where a path leads nowhere or nothing is found.
     """
-    given = [paths] if isinstance(paths, (str, Path)) else list(paths)
-    found = sorted({image for path in given for image in _expand(Path(path))})
-    if not found:
-        raise UserError(
-            f"{', '.join(map(str, given)) or 'no path'}: no images there: give a folder, files or a pattern"
-        )
-    shared = Counter(path.name for path in found)
-    names = [path.name if shared[path.name] == 1 else path.as_posix() for path in found]
-    return Frames(tuple(Frame(name, path, i + 1) for i, (name, path) in enumerate(zip(names, found, strict=True))))
-
-
-def _expand(path: Path) -> list[Path]:
-    if path.is_dir():
-        return images_in(path)
-    if path.exists():
-        return [path]
-    if not glob.has_magic(str(path)):
-        raise UserError(f"{path}: no such file or folder: correct the path")
-    return [
-        Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).suffix.lower() in IMAGE_SUFFIXES
-    ]
+    files = image_files(paths)
+    return Frames(tuple(Frame(name, path, i + 1) for i, (name, path) in enumerate(files)))
 
 
 Kind = Literal["auto", "sirst", "csv", "coco", "images"]

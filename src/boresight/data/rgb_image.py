@@ -7,12 +7,15 @@ tools draw labels on the turned picture; :func:`orientation_of` lets the audit p
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 from PIL import Image
-from torch import Tensor
 
-from boresight.data.image import DataError, Problem, read_image
+from boresight.data.image import DataError, Problem, read_pixels
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _DEEP = ("I", "F")  # Pillow's modes of one channel with more than 8 bits: I, I;16, I;16B, F
 _EXIF_ORIENTATION = 274
@@ -24,14 +27,21 @@ def read_rgb(path: str | Path) -> Tensor:
     Raises :class:`~boresight.data.image.DataError` as :func:`~boresight.data.image.read_image` does, and (kind
     ``deep_image``) for more than 8 bits a channel: which part of that range is the picture, only its owner knows.
     """
-    values = read_image(path)  # complains of whatever is no image, so that opening it below cannot fail
+    import torch
+
+    return torch.from_numpy(rgb_pixels(path))
+
+
+def rgb_pixels(path: str | Path) -> np.ndarray:
+    """:func:`read_rgb` as an array, without torch."""
+    values = read_pixels(path)  # complains of whatever is no image, so that opening it below cannot fail
     mode = _header(Path(path))[0]
     if mode.startswith(_DEEP) or values.max() > 255:
         detail = f"has more than 8 bits a channel (values {values.min():g} to {values.max():g})"
         raise DataError(Problem("deep_image", "error", str(path), detail, "save it with 8 bits, scaled as you see fit"))
     if mode == "1":
         values = values * 255
-    return values.to(torch.uint8).expand(3, -1, -1).contiguous()
+    return np.repeat(values.astype(np.uint8), 3 // len(values), axis=0)
 
 
 def orientation_of(path: str | Path) -> int:

@@ -9,10 +9,14 @@ from pathlib import Path
 from xml.parsers import expat
 
 from boresight.core.errors import UserError
+from boresight.core.files import read_bytes
 from boresight.data.box_frames import Box, BoxFrame, BoxFrames, unique_classes, unknown_split
 from boresight.data.image import DataError, Problem
-from boresight.data.lists import Known, Log, images_in, read_split
+from boresight.data.image_files import images_in
+from boresight.data.lists import Known, Log, read_split
 
+LARGEST_XML = 2**26
+"""Bytes of one annotation file."""
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -161,11 +165,16 @@ def _parsed(file: Path) -> ET.Element:
         raise DataError(Problem("bad_label", "error", str(file), "has a DOCTYPE", "remove it: VOC files need none"))
 
     try:
-        content = file.read_bytes()
+        content = read_bytes(file, "VOC annotations", largest=LARGEST_XML)
         outline = expat.ParserCreate()
         outline.StartDoctypeDeclHandler = refuse
         outline.Parse(content, True)
         return ET.fromstring(content)
-    except (OSError, expat.ExpatError, ET.ParseError, ValueError, LookupError) as error:
+    except DataError:
+        raise
+    except UserError as error:
+        detail = str(error).removeprefix(f"{file}: ")
+        raise DataError(Problem("bad_label", "error", str(file), detail, "write it anew")) from error
+    except (expat.ExpatError, ET.ParseError, ValueError, LookupError) as error:
         detail = f"is not XML that can be read ({error})"
         raise DataError(Problem("bad_label", "error", str(file), detail, "write it anew")) from error
