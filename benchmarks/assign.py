@@ -13,7 +13,7 @@ import argparse
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -142,13 +142,16 @@ def owners(found: Assignment, like: Tensor) -> Tensor:
     return matched.scatter_(0, torch.where(found.positive, c.flat, like.numel()), c.object)[:-1].view(like.shape)
 
 
-def batch(side: int, *, shared: bool, images: int = 8, classes: int = 20) -> tuple[DenseOutput, Tensor, list[Scene]]:
-    """10 to 60 objects an image, sides of 16 to 160 px."""
+def batch(
+    side: int, *, shared: bool, classes: int = 20, counts: Sequence[int] | None = None
+) -> tuple[DenseOutput, Tensor, list[Scene]]:
+    """8 images of 10 to 60 objects, or images of so many; sides of 16 to 160 px."""
     random = torch.Generator().manual_seed(side)
     pixels = side * STRIDE
     scenes = []
+    images = 8 if counts is None else len(counts)
     for i in range(images):
-        n = int(torch.randint(10, 61, (1,), generator=random))
+        n = int(torch.randint(10, 61, (1,), generator=random)) if counts is None else counts[i]
         half = 8 * 10 ** torch.rand(n, 2, generator=random)
         centre = half + (pixels - 2 * half) * torch.rand(n, 2, generator=random)
         labels = torch.randint(0, classes, (n,), generator=random)

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torchvision.ops import batched_nms
 
 from boresight.core.grid import cell_centres, unravel_cell
 from boresight.core.types import DenseOutput
-from boresight.decode.boxes import BoxDecoder, beyond
+from boresight.decode.boxes import BoxDecoder, beyond, loudest
 
 
 def output(score, side=8.0, stride=8.0):
@@ -85,3 +88,36 @@ def test_limits_for_each_class_leave_a_faint_channel_its_place():
     assert apart.labels.tolist() == [0, 0, 1, 1]
     assert apart.cell.tolist() == [11, 10, 23, 22]
     assert apart.scores.tolist() == pytest.approx(score[0].flatten(1)[:, [11, 10]].flatten().tolist())
+
+
+# --- the best, and suppression that stops early ---
+
+
+@given(
+    st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.25, 0.5, 0.75, -1.0, float("nan")]), min_size=1, max_size=60),
+    st.integers(1, 70),
+)
+def test_the_loudest_are_those_of_a_stable_sort(values, k):
+    table = torch.tensor(values)
+    best, place = loudest(table, k)
+    order = torch.where(table.isnan(), torch.inf, table).argsort(descending=True, stable=True)[:k]
+    wanted = table[order]
+    assert torch.equal(best.nan_to_num(9.0), wanted.nan_to_num(9.0))
+    assert len(set(place.tolist())) == len(place) == min(k, len(table))
+    if k < len(table):
+        assert place.tolist() == order.tolist()  # of equal ones the earlier
+
+
+@pytest.mark.parametrize("spread", [4.0, 300.0])
+@pytest.mark.parametrize("classes", [1, 3])
+def test_suppression_that_stops_early_keeps_the_same(spread, classes):
+    """Boxes in one heap leave fewer than are wanted among the best, spread ones leave enough."""
+    random = torch.Generator().manual_seed(0)
+    corner = spread * torch.rand(900, 2, generator=random)
+    boxes = torch.cat((corner, corner + 10 + torch.rand(900, 2, generator=random)), -1)
+    scores = torch.rand(900, generator=random).sort(descending=True).values
+    labels = torch.randint(0, classes, (900,), generator=random)
+    decoder = BoxDecoder(top_k=50)
+    kept = decoder._kept(boxes, scores, labels)
+    assert torch.equal(kept, batched_nms(boxes, scores, labels, decoder.nms)[:50])
+    assert (len(kept) == 50) is (spread > 100)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,6 +14,9 @@ from torchvision.ops import batched_nms, clip_boxes_to_image
 from boresight.core.device import sent
 from boresight.core.grid import cell_centres
 from boresight.core.types import DenseOutput, Detections
+
+HEADROOM = 2
+"""Times ``top_k``: so many of the best boxes are suppressed first."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class BoxDecoder:
             score: ``[B, C, H, W]`` emitted scores.
             sizes: ``(height, width)`` of each image; cells and boxes beyond are padding.
         """
-        score = score.masked_fill(beyond(output, sizes), -1.0)
+        if padded(output, sizes):
+            score = score.masked_fill(beyond(output, sizes), -1.0)
         if self.trained_reach:
             score = torch.where(self.like_trained(output), score, -1.0)
         return [self._one(output.boxes[i], score[i], size) for i, size in enumerate(sizes)]
@@ -58,25 +63,67 @@ class BoxDecoder:
         return away.norm(dim=-1) <= self.trained_reach * output.stride
 
     def _one(self, boxes: Tensor, score: Tensor, size: tuple[int, int]) -> Detections:
-        groups = score.flatten(1) if self.per_class else score.flatten()[None]
-        best, cell = groups.topk(min(self.before_nms, groups.shape[1]))
-        first = torch.arange(len(groups), device=score.device) * groups.shape[1]
-        best, cell = best.flatten(), (cell + first[:, None]).flatten()
-        keep = best >= max(self.threshold, 0.0)
-        best, cell = best[keep], cell[keep]
+        best, cell = self._loudest(score)
         _, rows, columns = score.shape
-        label = cell // (rows * columns)
-        row, column = cell // columns % rows, cell % columns
+        label = torch.div(cell, rows * columns, rounding_mode="floor")
+        row, column = torch.div(cell, columns, rounding_mode="floor") % rows, cell % columns
         chosen = clip_boxes_to_image(boxes[label, row, column].float(), size)
-        solid = (chosen[:, 2:] > chosen[:, :2]).all(-1)  # a box wholly outside the image is clipped to nothing
-        chosen, best, label, cell = chosen[solid], best[solid], label[solid], cell[solid]
-        kept = batched_nms(chosen, best, label, self.nms)
+        # a box wholly outside the image is clipped to nothing
+        solid = (best >= max(self.threshold, 0.0)) & (chosen[:, 2:] > chosen[:, :2]).all(-1)
+        keep = solid.nonzero()[:, 0]
+        if len(keep) < len(solid):
+            chosen, best, label, cell = (v.index_select(0, keep) for v in (chosen, best, label, cell))
         if self.per_class:
+            kept = batched_nms(chosen, best, label, self.nms)
             rank = F.one_hot(label[kept], len(score)).cumsum(0).gather(1, label[kept, None])[:, 0]
             kept = kept[rank <= self.top_k]
         else:
-            kept = kept[: self.top_k]
+            kept = self._kept(chosen, best, label)
         return Detections(chosen[kept], best[kept], label[kept], cell[kept])
+
+    def _kept(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
+        """Places of the ``top_k`` best that suppression leaves of boxes ``[k, 4]``, given best first.
+
+        A box is suppressed by better ones alone: where the first few leave enough, the others need not be looked at.
+        """
+        few = HEADROOM * self.top_k
+        if len(boxes) > 2 * few:
+            kept = batched_nms(boxes[:few], scores[:few], labels[:few], self.nms)
+            if len(kept) >= self.top_k:
+                return kept[: self.top_k]
+        return batched_nms(boxes, scores, labels, self.nms)[: self.top_k]
+
+    def _loudest(self, score: Tensor) -> tuple[Tensor, Tensor]:
+        """The best scores ``[k]`` of an image, or of each of its classes, and their flat places ``[k]``."""
+        if not self.per_class:
+            return loudest(score.flatten(), self.before_nms)
+        parts = [loudest(one.flatten(), self.before_nms) for one in score]
+        best, cell = (torch.stack(v) for v in zip(*parts, strict=True))
+        first = torch.arange(len(score), device=score.device) * score[0].numel()
+        return best.flatten(), (cell + first[:, None]).flatten()
+
+
+def loudest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The ``k`` largest of ``values [N]``, falling, and their places; of equal ones the earlier (on a GPU: any).
+
+    On a CPU a partition finds the k-th value in a tenth of the time that sorting them out takes.
+    """
+    count = min(k, len(values))
+    if values.device.type != "cpu" or count == len(values):
+        best, place = values.topk(count)
+        return best, place
+    table = values.detach().float().numpy()
+    least = float(np.partition(table, len(table) - count)[len(table) - count])
+    place = torch.from_numpy(np.flatnonzero(~(table < least)))  # what is no number is as large as can be, as in topk
+    best, order = values.index_select(0, place).sort(descending=True, stable=True)
+    return best[:count], place.index_select(0, order[:count])
+
+
+def padded(output: DenseOutput, sizes: Sequence[tuple[int, int]]) -> bool:
+    """Whether any cell may lie wholly in the padding, as far as shapes tell."""
+    rows, columns = output.logits.shape[-2:]
+    s = output.stride
+    return any((rows - 1) * s >= height or (columns - 1) * s >= width for height, width in sizes)
 
 
 def beyond(output: DenseOutput, sizes: Sequence[tuple[int, int]]) -> Tensor:
