@@ -279,7 +279,8 @@ def _predict(args: argparse.Namespace, rest: list[str]) -> Result:
         from boresight.run.predict import predict_images
 
         return predict_images(run, args.images, Path(args.out), quiet=args.quiet, **common)
-    from boresight.run.predict_boxes import predict_boxes, split_queries
+    from boresight.run.found_boxes import split_queries
+    from boresight.run.predict_boxes import predict_boxes
 
     queries = split_queries(args.queries) if args.queries is not None else ()
     refiner = RunFolder.existing(args.refine) if args.refine is not None else None

@@ -19,8 +19,9 @@ from boresight.core.types import Detections, Scene
 from boresight.detectors.text_query import TextQuery
 from boresight.run import predict_boxes as predict_boxes_module
 from boresight.run.boxes import box_splits
+from boresight.run.found_boxes import COLOURS, draw, split_queries, write_csv
 from boresight.run.predict import load_trained
-from boresight.run.predict_boxes import COLOURS, draw, predict_boxes, split_queries, write_csv
+from boresight.run.predict_boxes import predict_boxes
 from boresight.run.record import RunFolder
 from boresight.run.windows import detect_windows
 
@@ -210,7 +211,7 @@ def test_a_picture_of_one_bit_is_black_and_white(trained_text, tmp_path):
 
 
 def test_places_on_the_earth_go_beside_the_results(trained_text, pictures, tmp_path, monkeypatch):
-    from boresight.run import predict_boxes as module
+    from boresight.run import found_boxes as module
 
     monkeypatch.setattr(module, "geojson", lambda image, found, names: {"n": len(found)} if image.stem == "b" else None)
     told = predict_boxes(trained_text, [str(pictures)], tmp_path / "found.json", threshold=0.0)
@@ -255,18 +256,18 @@ def test_the_table_by_hand(tmp_path):
 
 
 def test_boxes_are_drawn_where_they_are(tmp_path):
-    scene = Scene(torch.zeros(3, 40, 40, dtype=torch.uint8), "a")
-    draw(tmp_path / "a.png", scene, TWO, ("ship", "plane"))
+    black = np.zeros((3, 40, 40), dtype=np.uint8)
+    draw(tmp_path / "a.png", black, TWO, ("ship", "plane"))
     picture = np.asarray(Image.open(tmp_path / "a.png"))
     assert tuple(picture[25, 2]) == tuple(picture[29, 7]) == COLOURS[1]
     assert tuple(picture[25, 7]) == (0, 0, 0)
     assert tuple(picture[4, 27]) == COLOURS[0]
     assert not picture[35:, 30:].any()
-    draw(tmp_path / "b.png", scene, NOTHING, ())
+    draw(tmp_path / "b.png", black, NOTHING, ())
     assert not np.asarray(Image.open(tmp_path / "b.png")).any()
 
 
 def test_a_box_thinner_than_its_line_can_be_drawn(tmp_path):
     thin = Detections(torch.tensor([[5.0, 5.0, 5.5, 5.5]]), torch.ones(1), torch.tensor([0]), torch.tensor([0]))
-    draw(tmp_path / "a.png", Scene(torch.zeros(3, 20, 20, dtype=torch.uint8), "a"), thin, ("ship",))
+    draw(tmp_path / "a.png", np.zeros((3, 20, 20), dtype=np.uint8), thin, ("ship",))
     assert np.asarray(Image.open(tmp_path / "a.png")).any()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from boresight.core.errors import UserError
-from boresight.core.types import Detections
+from boresight.core.found import Found
+
+if TYPE_CHECKING:
+    from boresight.core.types import Detections
 
 GEOREFERENCED = (".tif", ".tiff")
 _TAGS = (33550, 33922, 34264)
@@ -25,7 +28,7 @@ def has_transform(image: Path) -> bool:
         return any(tag in tags for tag in _TAGS)
 
 
-def geojson(image: Path, found: Detections, names: Sequence[str]) -> dict[str, Any] | None:
+def geojson(image: Path, found: Detections | Found, names: Sequence[str]) -> dict[str, Any] | None:
     """The detections as GeoJSON polygons in longitude and latitude (WGS 84); None where no place is known.
 
     A box becomes the polygon of its four corners, counter-clockwise on a map with north up.

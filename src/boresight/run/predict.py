@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,16 +10,15 @@ from typing import Any
 import torch
 
 from boresight.core.errors import UserError
-from boresight.core.types import Detections
 from boresight.data.points import image_folder
 from boresight.detectors.detector import Detector
 from boresight.run.checkpoint import Checkpoint, check_frozen, load_checkpoint, load_weights
 from boresight.run.detect import detect
+from boresight.run.found_points import draw_points, picture_names, write_points
 from boresight.run.parse import settings_from
-from boresight.run.recipe import Frames, Recipe
+from boresight.run.recipe import Recipe
 from boresight.run.recipes import recipe
-from boresight.run.record import RunFolder, write_atomic, write_text
-from boresight.run.results import detection_rows, point_results
+from boresight.run.record import RunFolder
 
 
 @dataclass(frozen=True)
@@ -71,47 +67,6 @@ def load_trained(
     return Trained(detector.eval().to(device).to(memory_format=torch.channels_last), settings, checkpoint)
 
 
-def write_csv(path: Path, rows: Sequence[dict[str, Any]], classes: Sequence[str]) -> None:
-    """``image,x,y,score,class`` with a row a detection; the header stands there when nothing was found."""
-
-    def write(partial: Path) -> None:
-        with open(partial, "w", newline="", encoding="utf-8") as file:
-            out = csv.writer(file)
-            out.writerow(["image", "x", "y", "score", "class"])
-            for row in rows:
-                place = [f"{row['x']:.3f}", f"{row['y']:.3f}", f"{row['score']:.6f}"]
-                out.writerow([row["image"], *place, classes[row["category_id"]]])
-
-    write_atomic(path, write)
-
-
-def write_coco(path: Path, rows: Sequence[dict[str, Any]], side: float = 3.0) -> None:
-    """COCO results: a list of ``image_id, category_id, bbox, score`` (and ``point``), categories counted from 1."""
-    write_text(path, json.dumps(point_results(rows, side), allow_nan=False) + "\n")
-
-
-def draw_overlays(folder: Path, frames: Frames, found: Sequence[Detections], threshold: float) -> list[Path]:
-    """Each frame as a PNG, contrast stretched, with a ring around every detection of at least ``threshold``."""
-    from PIL import Image, ImageDraw
-
-    written = []
-    stems = Counter(Path(name).stem for name in frames.names)
-    for i, detections in enumerate(found):
-        scene = frames[i]
-        gray = ((scene.image[0] - scene.level) / scene.spread * 40 + 80).clamp(0, 255).byte().numpy()
-        picture = Image.fromarray(gray).convert("RGB")
-        pen = ImageDraw.Draw(picture)
-        for (x, y), score in zip(detections.xy.tolist(), detections.scores.tolist(), strict=True):
-            if score >= threshold:
-                pen.ellipse((x - 7, y - 7, x + 6, y + 6), outline=(64, 224, 144))
-                pen.text((x + 8, y - 6), f"{score:.2f}", fill=(64, 224, 144))
-        stem = Path(scene.name).stem  # where images share one, their number in the results tells them apart
-        path = folder / (f"{stem}.png" if stems[stem] == 1 else f"{i + 1}-{stem}.png")
-        write_atomic(path, lambda p, picture=picture: picture.save(p, format="PNG"))  # type: ignore[misc]
-        written.append(path)
-    return written
-
-
 def predict_images(
     run: RunFolder,
     images: Sequence[str],
@@ -131,16 +86,11 @@ def predict_images(
     trained = load_trained(run, which)
     threshold = trained.checkpoint.threshold if threshold is None else threshold
     found = detect(trained.detector, frames, quiet=quiet)
-    rows = detection_rows(frames.names, found, threshold)
-    table, out = out.with_suffix(".csv"), out.with_suffix(".json") if out.suffix.lower() == ".csv" else out
-    write_coco(out, rows)
-    write_csv(table, rows, trained.checkpoint.classes)
-    drawn = draw_overlays(overlays, frames, found, threshold) if overlays else []
-    return {
-        "images": len(frames),
-        "detections": len(rows),
-        "threshold": threshold,
-        "out": str(out),
-        "csv": str(table),
-        "overlays": [str(p) for p in drawn],
-    }
+    told = write_points(out, frames.names, found, threshold, trained.checkpoint.classes)
+    drawn = []
+    if overlays is not None:
+        drawn = [overlays / name for name in picture_names(frames.names)]
+        for i, picture in enumerate(drawn):
+            scene = frames[i]
+            draw_points(picture, ((scene.image[0] - scene.level) / scene.spread).numpy(), found[i], threshold)
+    return {**told, "overlays": [str(p) for p in drawn]}

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from boresight.core.types import Detections
+from boresight.core.found import Found
 from boresight.run.record import coco_results
+
+if TYPE_CHECKING:
+    from boresight.core.types import Detections
 
 
 def detection_rows(
-    names: Sequence[str], found: Sequence[Detections], threshold: float, *, image_ids: Sequence[int] | None = None
+    names: Sequence[str],
+    found: Sequence[Detections | Found],
+    threshold: float,
+    *,
+    image_ids: Sequence[int] | None = None,
 ) -> list[dict[str, Any]]:
     """A plain row for every detection of at least ``threshold``: image, class, place (pixel frame) and score."""
     rows = []
@@ -30,7 +37,7 @@ def point_results(rows: Sequence[dict[str, Any]], side: float = 3.0) -> list[dic
 
 
 def box_results(
-    image_ids: Sequence[int], found: Sequence[Detections], threshold: float, category_ids: Sequence[int]
+    image_ids: Sequence[int], found: Sequence[Detections | Found], threshold: float, category_ids: Sequence[int]
 ) -> list[dict[str, Any]]:
     """COCO results of boxes: ``image_id, category_id, bbox [x, y, width, height], score, cell``.
 
