@@ -1,8 +1,8 @@
 """Box assignment against plain rules, one object at a time: `python benchmarks/assign.py [--rounds 7]`.
 
 The plain rules are what one writes first: a Python loop over images and objects, each object against the whole map in
-vectorised torch, then one object a cell. Interleaved rounds in one process on one thread; medians of CPU time and
-ratios. Both must find the same cells for the same objects, and the owners are checked to be equal.
+vectorised torch, then one object a cell. Ours reads and checks the truth, assigns, and makes the maps of targets.
+Interleaved rounds in one process on one thread. Both must find the same cells for the same objects.
 
 Boxes and scores are those of a detector half trained: around each cell with noise, better near an object's centre.
 """
@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import argparse
 import math
-import statistics
-import time
 from collections.abc import Callable, Sequence
 
 import torch
+from rounds import Row, interleaved, row, shown
 from torch import Tensor
 from torchvision.ops import box_iou, generalized_box_iou
 
@@ -181,46 +180,48 @@ RULES: dict[str, tuple[Assigner, Rule]] = {
 }
 
 
-def main(rounds: int) -> None:
+TARGETS = {"radius": ">= 6", "atss": ">= 5", "simota": ">= 5"}
+"""What is asked of a rule beside its formula written plainly; TAL and `inside` have other peers (`assign_peers.py`)."""
+
+
+def rows(rounds: int = 7) -> list[Row]:
+    """Every rule on every map."""
     torch.set_num_threads(1)
-    print(f"batch 8, 20 classes, 10-60 objects an image, {rounds} rounds, 1 thread, median CPU ms")
+    made = []
     for side in (56, 112):
         for shared in (True, False):
             output, score, scenes = batch(side, shared=shared)
-            count = sum(len(s.boxes) for s in scenes)
-            print(f"\n{side} x {side} cells, {count} objects, {'one box a cell' if shared else 'a box for each class'}")
+            kind = "one box a cell" if shared else "a box for each class"
             for name, (ours, theirs) in RULES.items():
-                row(name, ours, theirs, output, score, scenes, rounds)
+                work = f"{name}, B 8, C 20, {side}x{side}, {kind}"
+                made.append(compared(work, TARGETS.get(name, ""), ours, theirs, output, score, scenes, rounds))
+    return made
 
 
-def row(
-    name: str, ours: Assigner, theirs: Rule, output: DenseOutput, score: Tensor, scenes: list[Scene], rounds: int
-) -> None:
-    """One line: the loop, ours (reading the truth included), and ours with the maps of targets made."""
-    times: dict[str, list[float]] = {"loop": [], "ours": [], "maps": []}
-    for _ in range(rounds + 1):
-        began = time.process_time()
-        want = plain(theirs, output, score, scenes)
-        second = time.process_time()
+def compared(
+    work: str,
+    target: str,
+    ours: Assigner,
+    theirs: Rule,
+    output: DenseOutput,
+    score: Tensor,
+    scenes: list[Scene],
+    rounds: int,
+) -> Row:
+    """The loop beside ours, which reads the truth and makes the maps of targets as well."""
+
+    def mine() -> Tensor:
         objects = Objects.of(scenes, output.logits.shape[1])
         found = ours(output, score, objects)
-        third = time.process_time()
-        targets = dense.dense_targets(output, found, objects, scenes, score=dense.aligned)
-        fourth = time.process_time()
-        for key, seconds in zip(times, (second - began, third - second, fourth - second), strict=True):
-            times[key].append(1e3 * seconds)
-    have = owners(found, want)
-    assert torch.equal(have, targets.matched)
-    other = int((have != want).sum())
-    loop, mine, maps = (statistics.median(v[1:]) for v in times.values())
-    print(
-        f"  {name:<7} loop {loop:7.1f}   ours {mine:6.2f} ({loop / mine:5.1f} x)   with target maps {maps:6.2f} "
-        f"({loop / maps:5.1f} x)   {int(found.positive.sum())} positives, {other} differ"
-    )
-    assert other == 0, f"{name}: the two disagree"
+        return dense.dense_targets(output, found, objects, scenes, score=dense.aligned).matched
+
+    times = interleaved({"peer": lambda: plain(theirs, output, score, scenes), "ours": mine}, rounds)
+    have, want = times["ours"].answer, times["peer"].answer
+    assert torch.equal(have, want), f"{work}: {int((have != want).sum())} cells differ"
+    return row(work, "its formula in a loop", times, target, f"{int((have >= 0).sum())} positives, equal")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
-    main(**vars(parser.parse_args()))
+    shown(rows(**vars(parser.parse_args())))

@@ -2,8 +2,8 @@
 
 One box a cell for all classes, as both have it; the same maps and objects as in `assign.py`. Interleaved rounds of five
 calls in one process on one thread. Ultralytics' TaskAlignedAssigner is given plain IoU in the place of CIoU, since ours
-ranks by that (TOOD); of cells with equal metrics either may be chosen, all others must be the same. torchvision's FCOS is
-given one level without limits of size and without centre sampling: "the smallest object that holds the cell".
+ranks by that (TOOD); of cells with equal metrics either may be chosen, all others must be the same. torchvision's FCOS
+is given one level without limits of size and without centre sampling: "the smallest object that holds the cell".
 """
 
 from __future__ import annotations

@@ -9,11 +9,11 @@ thread. Passes of the frozen encoder are counted, losses are checked to be equal
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from dataclasses import dataclass, field, replace
 
 import torch
+from rounds import Row, Timed, row, shown
 
 from boresight.core.types import Scene
 from boresight.detectors.text_query import TextQuery
@@ -29,24 +29,27 @@ class Way:
 
     detector: TextQuery
     seconds: list[float] = field(default_factory=list)
+    wall: list[float] = field(default_factory=list)
     passes: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
 
     def epoch(self, batches: list[list[Scene]]) -> None:
         """Forward, assignment, loss and backward over all batches; weights stay, so that rounds can be compared."""
         clip = self.detector.maps.features.clip
-        before, began, total = clip.calls, time.process_time(), 0.0
+        before, began, clock, total = clip.calls, time.process_time(), time.perf_counter(), 0.0
         for scenes in batches:
             output = self.detector(scenes)
             loss = torch.stack(list(self.detector.loss(output, self.detector.assign(output, scenes)).values())).sum()
             loss.backward()
             total += float(loss.detach())
         self.seconds.append(time.process_time() - began)
+        self.wall.append(time.perf_counter() - clock)
         self.passes.append(clip.calls - before)
         self.losses.append(total)
 
 
-def main(frames: int, batch: int, rounds: int) -> None:
+def rows(rounds: int = 5, frames: int = 48, batch: int = 8) -> list[Row]:
+    """One line."""
     torch.set_num_threads(1)
     keep_freed_memory()
     settings = TextSettings(data=BoxDataSettings(frames=frames, val_frames=1, test_frames=1))
@@ -69,14 +72,12 @@ def main(frames: int, batch: int, rounds: int) -> None:
     slow, fast = ways.values()
     worst = max(abs(a - b) / abs(a) for a, b in zip(slow.losses, fast.losses, strict=True))
     assert worst < 1e-4, f"the two ways differ by {worst} of the loss"
-    print(f"{frames} scenes of {settings.data.width} px, {rounds} epochs after the first, 1 thread, CPU s an epoch")
-    for name, way in ways.items():
-        median = statistics.median(way.seconds[1:])
-        print(f"{name:<20} {median:7.2f} s   passes of the encoder an epoch: {way.passes[1:]}")
-    ratios = [a / b for a, b in zip(slow.seconds[1:], fast.seconds[1:], strict=True)]
-    print(
-        f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}); losses differ by {worst:.0e}"
-    )
+    fewest = [way.passes[-1] for way in ways.values()]
+    times = {
+        n: Timed(None, way.seconds[1:], way.wall[1:]) for n, way in zip(("peer", "ours"), ways.values(), strict=True)
+    }
+    told = f"losses within {worst:.0e}; {fewest[0]} and {fewest[1]} passes of the encoder an epoch"
+    return [row(f"an epoch on cached features, {frames} scenes", "without the store", times, ">= 5", told)]
 
 
 if __name__ == "__main__":
@@ -84,4 +85,4 @@ if __name__ == "__main__":
     parser.add_argument("--frames", type=int, default=48)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
-    main(**vars(parser.parse_args()))
+    shown(rows(**vars(parser.parse_args())))

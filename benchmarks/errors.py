@@ -33,6 +33,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from rounds import Row, interleaved, row
 
 Gains = dict[str, float]
 Run = Callable[[], Gains]
@@ -201,8 +202,8 @@ def prepared(truth: Path, found: Path) -> dict[str, Run]:
 
 def compared(gains: dict[str, Gains]) -> None:
     print(f"\n{'points of AP':<28}" + "".join(f"{kind:>9}" for kind in KINDS))
-    for name, row in gains.items():
-        print(f"{name:<28}" + "".join(f"{row[kind]:9.3f}" for kind in KINDS))
+    for name, points in gains.items():
+        print(f"{name:<28}" + "".join(f"{points[kind]:9.3f}" for kind in KINDS))
 
 
 def main() -> None:
@@ -222,6 +223,22 @@ def main() -> None:
         measured(*paths, args.rounds, f"{args.images} images, {args.classes} classes, {args.found} detections")
         print("\nA false alarm of which a crowd covers 0.3:", end="")
         compared({name: run() for name, run in prepared(*border_of_a_crowd(Path(place))).items()})
+
+
+def rows(rounds: int = 3, images: int = 5000, classes: int = 80, found: int = 150_000) -> list[Row]:
+    """Ours beside tidecv and hotcoco, where they are installed."""
+    with tempfile.TemporaryDirectory() as place:
+        made = prepared(*synthetic(Path(place), images, classes, found, 0))
+        made.pop("boresight, 200 replicates")
+        times = interleaved({"ours" if name == "boresight" else name: run for name, run in made.items()}, rounds)
+    lines = []
+    for name, target in (("tidecv", ">= 20"), ("hotcoco", "")):
+        if name in times:
+            apart = max(abs(times[name].answer[k] - times["ours"].answer[k]) for k in KINDS[1:7])
+            told = f"six dAPs within {apart:.3f} points"
+            pair = {"peer": times[name], "ours": times["ours"]}
+            lines.append(row(f"error analysis, {images} images, {found} detections", name, pair, target, told))
+    return lines
 
 
 def measured(truth: Path, found: Path, rounds: int, what: str) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from boresight.core.types import DenseOutput, Points
 from boresight.decode.peaks import decode_points, parabola_shift
 from boresight.targets.gaussian import (
+    Around,
     coarser_targets,
     gaussian_kernel,
     hard_kernel,
@@ -146,8 +147,8 @@ def test_the_truncation_is_a_tenth_of_the_peak(sigma, window):
     assert math.exp(-(TRUNCATION**2) / 2) == pytest.approx(0.1)
     assert pytest.approx(2.146, abs=5e-4) == TRUNCATION
     at = torch.linspace(0, 4, 4001)
-    offset = torch.stack((at, torch.zeros_like(at)), -1)[None]
-    value = gaussian_kernel(sigma, "physical")(offset, torch.ones_like(offset))[0]
+    away = torch.ones(1, 1, 1, dtype=torch.long)
+    value = gaussian_kernel(sigma, "physical")(Around(at.view(-1, 1, 1), torch.zeros(1, 1, 1), away, away))[:, 0, 0]
     radius = float(at[value > 0].max())
     assert radius == pytest.approx(2.146 * sigma, abs=2e-3)
     assert math.floor(2 * radius) == window

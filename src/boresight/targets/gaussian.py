@@ -25,9 +25,35 @@ from boresight.core.types import DenseTargets, Points
 from boresight.targets.schedule import TRUNCATION
 
 Peak = Literal["unit", "physical"]
-Kernel = Callable[[Tensor, Tensor], Tensor]
-"""Takes ``offset [K, S, 2]`` (cell minus target, cells, real) and ``step [K, S, 2]`` (cell minus nearest cell, whole)
-and returns the label ``[K, S]``, 0 outside the label."""
+
+
+@dataclass(frozen=True)
+class Around:
+    """The S x S cells around each of K targets, column by column and row by row: they broadcast to ``[K, S, S]``.
+
+    Attributes:
+        dx, dy: ``[K, 1, S]`` and ``[K, S, 1]`` float, cell minus target, in cells.
+        step_x, step_y: ``[1, 1, S]`` and ``[1, S, 1]`` long, cell minus the target's nearest cell.
+    """
+
+    dx: Tensor
+    dy: Tensor
+    step_x: Tensor
+    step_y: Tensor
+
+    @property
+    def square(self) -> Tensor:
+        """``[K, S, S]`` squared distance, cells."""
+        return self.dx.square() + self.dy.square()
+
+    @property
+    def own(self) -> Tensor:
+        """``[1, S, S]`` bool: the nearest cell."""
+        return (self.step_x == 0) & (self.step_y == 0)
+
+
+Kernel = Callable[[Around], Tensor]
+"""The cells around targets to the label ``[K, S, S]``, 0 outside of it."""
 
 
 def gaussian_kernel(sigma: float, peak: Peak = "unit") -> Kernel:
@@ -37,24 +63,25 @@ def gaussian_kernel(sigma: float, peak: Peak = "unit") -> Kernel:
     ``peak="physical"`` leaves the sampled value, down to 0.68 for sigma 0.8, for losses with soft targets (QFL, BCE).
     """
 
-    def kernel(offset: Tensor, step: Tensor) -> Tensor:
-        square = offset.square().sum(-1)
+    def kernel(around: Around) -> Tensor:
+        square = around.square
         value = torch.exp(-square / (2 * sigma**2)) * (square <= (TRUNCATION * sigma) ** 2)
-        return torch.where((step == 0).all(-1), 1.0, value) if peak == "unit" else value
+        return value.masked_fill_(around.own, 1.0) if peak == "unit" else value
 
     return kernel
 
 
-def hard_kernel(offset: Tensor, step: Tensor) -> Tensor:
+def hard_kernel(around: Around) -> Tensor:
     """1 on the nearest cell, nothing elsewhere: the one-pixel label."""
-    return (step == 0).all(-1).to(offset.dtype)
+    return around.own.to(around.dx.dtype).expand(len(around.dx), -1, -1)
 
 
-def legacy_kernel(offset: Tensor, step: Tensor) -> Tensor:
+def legacy_kernel(around: Around) -> Tensor:
     """A table seen in the wild: centre 1, 0.30 beside it, 0.15 on the diagonal. No Gaussian of sigma 0.8 to 1.2."""
-    table = torch.tensor([1.0, 0.30, 0.15], device=offset.device, dtype=offset.dtype)
-    near = step.abs().amax(-1) <= 1
-    return torch.where(near, table[step.abs().sum(-1).clamp(max=2).long()], 0.0)
+    table = torch.tensor([1.0, 0.30, 0.15], device=around.dx.device, dtype=around.dx.dtype)
+    x, y = around.step_x.abs(), around.step_y.abs()
+    near = (x <= 1) & (y <= 1)
+    return torch.where(near, table[(x + y).clamp(max=2)], 0.0).expand(len(around.dx), -1, -1)
 
 
 @dataclass(frozen=True)
@@ -83,24 +110,6 @@ def _by_place(uv: Tensor) -> Tensor:
     """Indices that sort places ``[N, 2]`` by row, then by column."""
     by_column = uv[:, 0].argsort(stable=True)
     return by_column[uv[by_column, 1].argsort(stable=True)]
-
-
-def _square(reach: int) -> Tensor:
-    """Whole steps ``[S, 2]`` of the square of cells within ``reach`` of a cell."""
-    side = torch.arange(-reach, reach + 1)
-    return torch.cartesian_prod(side, side)
-
-
-def _scatter_argmax(value: Tensor, owner: Tensor, index: Tensor, size: int, device: torch.device) -> Tensor:
-    """``[size]`` long: who brings the largest value to each cell, the higher owner of equal ones; -1 where nobody does.
-
-    Value and owner travel as one 64-bit key, so that no float is compared for equality: non-negative float32 numbers
-    order like their bits, so ``bits << 32 | owner`` orders by value and then by owner.
-    """
-    key = (value.float().contiguous().view(torch.int32).long() << 32) | owner
-    best = torch.full((size,), -1, dtype=torch.long, device=device)
-    best.scatter_reduce_(0, sent(index, device), sent(key, device), "amax")
-    return torch.where(best < 0, -1, best & 0xFFFFFFFF)
 
 
 def _check_points(batch: _Batch, classes: int, size: tuple[float, float]) -> None:
@@ -146,27 +155,14 @@ def point_targets(
     batch = _concatenate(points)
     _check_points(batch, classes, (columns * stride, rows * stride))
     shape = (len(points), classes, rows, columns)
-    uv = pixel_to_cell(batch.xy.float(), stride)
-    centre = nearest_cell(uv, rows, columns)
-    plane = batch.image * classes + batch.label
-
-    def spread(chosen: Tensor, reach: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Cells around the chosen points: offset, step, flat index, and whether the cell is on the map."""
-        step = _square(reach).expand(int(chosen.numel()), -1, -1)
-        cell = centre[chosen, None] + step
-        inside = (cell >= 0).all(-1) & (cell[..., 0] < columns) & (cell[..., 1] < rows)
-        index = (plane[chosen, None] * rows + cell[..., 1]) * columns + cell[..., 0]
-        return cell - uv[chosen, None], step, index, inside
-
-    def label_map(chosen: Tensor) -> Tensor:
-        offset, step, index, inside = spread(chosen, reach)
-        empty = torch.zeros(math.prod(shape), device=device)
-        return empty.scatter_reduce_(0, sent(index[inside], device), sent(kernel(offset, step)[inside], device), "amax")
-
+    where = _Places.of(batch, shape, stride)
     counted, dim = torch.nonzero(~batch.ignore)[:, 0], torch.nonzero(batch.ignore)[:, 0]
-    score = label_map(counted)
-    matched, positive = _own_cells(spread, counted, uv, offset_reach, math.prod(shape), device)
-    ignore = (label_map(dim) > score) & ~positive  # where the don't-care is the nearer one, nothing is known
+    score = _label_map(where, counted, reach, kernel, device)
+    matched, positive = _own_cells(where, counted, offset_reach, device)
+    if len(dim):  # where the don't-care is the nearer one, nothing is known
+        ignore = (_label_map(where, dim, reach, kernel, device) > score) & ~positive
+    else:
+        ignore = torch.zeros_like(positive)
     return DenseTargets(
         positive=positive.view(shape),
         matched=matched.view(shape),
@@ -179,24 +175,73 @@ def point_targets(
     )
 
 
-def _own_cells(
-    spread: Callable, counted: Tensor, uv: Tensor, offset_reach: int, size: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """``matched [size]``: the nearest target of every cell near one; ``positive [size]``: the cells targets lie in.
+@dataclass(frozen=True)
+class _Places:
+    """Where the points of a batch lie on a map, on the CPU.
+
+    Attributes:
+        uv: ``[M, 2]`` cell frame, real.
+        centre: ``[M, 2]`` long, the nearest cell.
+        plane: ``[M]`` long, which image and class.
+        shape: of the map, ``(B, C, H, W)``.
+    """
+
+    uv: Tensor
+    centre: Tensor
+    plane: Tensor
+    shape: tuple[int, int, int, int]
+
+    @classmethod
+    def of(cls, batch: _Batch, shape: tuple[int, int, int, int], stride: float) -> _Places:
+        _, classes, rows, columns = shape
+        uv = pixel_to_cell(batch.xy.float(), stride)
+        return cls(uv, nearest_cell(uv, rows, columns), batch.image * classes + batch.label, shape)
+
+    @property
+    def cells(self) -> int:
+        return math.prod(self.shape)
+
+    def around(self, chosen: Tensor, reach: int) -> tuple[Around, Tensor]:
+        """The cells around the chosen points, and the flat place of each, ``[K, S, S]``: `cells` off the map."""
+        _, _, rows, columns = self.shape
+        side = torch.arange(-reach, reach + 1)
+        step_x, step_y = side.view(1, 1, -1), side.view(1, -1, 1)
+        x, y = (self.centre[chosen, i].view(-1, 1, 1) + step for i, step in enumerate((step_x, step_y)))
+        row = (self.plane[chosen].view(-1, 1, 1) * rows + y) * columns
+        row = torch.where((y >= 0) & (y < rows), row, self.cells)
+        place = (row + torch.where((x >= 0) & (x < columns), x, self.cells)).clamp_(max=self.cells)
+        u, v = (self.uv[chosen, i].view(-1, 1, 1) for i in (0, 1))
+        return Around(x - u, y - v, step_x, step_y), place
+
+
+def _label_map(where: _Places, chosen: Tensor, reach: int, kernel: Kernel, device: torch.device) -> Tensor:
+    """``[cells]`` float32: the labels of the chosen points, merged by maximum."""
+    around, place = where.around(chosen, reach)
+    label = torch.zeros(where.cells + 1, device=device)  # one more: what lies off the map goes there
+    values = kernel(around).reshape(-1)
+    return label.scatter_reduce_(0, sent(place.flatten(), device), sent(values, device), "amax")[:-1]
+
+
+def _own_cells(where: _Places, counted: Tensor, reach: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """``matched [cells]``: the nearest target of every cell near one; ``positive [cells]``: the cells targets lie in.
 
     A target's own cell always wins over a neighbour's offset zone, so that every positive cell learns a target in it.
+    Closeness and rank travel as one 64-bit key, so that no float is compared for equality: non-negative float32 numbers
+    order like their bits, so ``bits << 32 | rank`` orders by closeness and then by rank.
     """
-    offset, step, index, inside = spread(counted, offset_reach)
-    own = (step == 0).all(-1)
-    closeness = torch.where(own, 3.0, 0.0) + 1 / (1 + offset.square().sum(-1))
-    order = _by_place(uv[counted])
+    around, place = where.around(counted, reach)
+    closeness = around.own * 3.0 + 1 / (1 + around.square)
+    order = _by_place(where.uv[counted])
     rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
-    ranks = rank[:, None].expand_as(index)[inside]
-    winner = _scatter_argmax(closeness[inside], ranks, index[inside], size, device)
-    known = torch.cat((order.new_full((1,), -1), counted[order]))  # nobody, -1, picks the first
-    matched = sent(known, device)[winner + 1]
-    positive = torch.zeros(size, dtype=torch.bool, device=device).index_fill_(0, sent(index[own], device), True)
-    return matched, positive
+    bits = closeness.float().contiguous().view(torch.int32).long()
+    key = sent(((bits << 32) | rank.view(-1, 1, 1)).flatten(), device)
+    owner = sent(counted.view(-1, 1, 1).expand_as(place).flatten(), device)
+    cell = sent(place.flatten(), device)
+    best = torch.full((where.cells + 1,), -1, dtype=torch.long, device=device).scatter_reduce_(0, cell, key, "amax")
+    won = torch.where(best.index_select(0, cell) == key, cell, where.cells)
+    matched = torch.full((where.cells + 1,), -1, dtype=torch.long, device=device).scatter_(0, won, owner)[:-1]
+    positive = torch.zeros(where.cells, dtype=torch.bool, device=device)
+    return matched, positive.index_fill_(0, sent(place[:, reach, reach], device), True)
 
 
 def coarser_targets(fine: DenseTargets, factor: int) -> DenseTargets:
