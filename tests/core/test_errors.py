@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from boresight.core.errors import UserError, did_you_mean
+from boresight.core.errors import LONGEST_LINE, UserError, did_you_mean
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,21 @@ def test_the_message_is_printed_as_it_was_given():
 
 def test_a_user_error_is_not_caught_as_a_value_error():
     assert not issubclass(UserError, (ValueError, OSError, RuntimeError, KeyError))
+
+
+def test_a_message_is_one_printable_line_whatever_it_names():
+    told = str(UserError("a\n\tb \x1b[2J\u202egpj.\ud800 ü"))
+    assert told == "a b \\x1b[2J\\u202egpj.\\ud800 ü"
+    assert told.encode()
+
+
+def test_of_a_message_beyond_all_reading_the_middle_is_left_out():
+    told = str(UserError("file.json: " + "x" * 10_000_000 + ": remove it"))
+    assert len(told) <= LONGEST_LINE
+    assert told.startswith("file.json: xxx")
+    assert " ... " in told
+    assert told.endswith("xxx: remove it")
+
+
+def test_a_neighbour_of_a_huge_word_is_not_searched_for():
+    assert did_you_mean("a" * 1_000_000, ["a" * 1_000_000]) == ""

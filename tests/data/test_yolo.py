@@ -140,7 +140,7 @@ def test_a_header_that_makes_no_sense_is_refused_in_one_line(root: Path, fault: 
 
 def test_yaml_that_is_none(root: Path) -> None:
     (root / "data.yaml").write_text("names: [a\ntrain: }")
-    with pytest.raises(UserError, match="not YAML") as caught:
+    with pytest.raises(UserError, match="not valid YAML") as caught:
         open_boxes(root, "train")
     assert "\n" not in str(caught.value)
 

@@ -260,7 +260,7 @@ def test_names_that_are_not_known(tmp_path):
     assert "does not exist" in refused(str(tmp_path / "no.json"))
     assert "open_clip_config.json does not exist" in refused(str(tmp_path))
     (tmp_path / "bad.json").write_text("{")
-    assert "cannot be read as JSON" in refused(str(tmp_path / "bad.json"))
+    assert "not JSON" in refused(str(tmp_path / "bad.json"))
     (tmp_path / "bad.json").write_text('{"model_cfg": {"embed_dim": 3, "text_cfg": {}}}')
     assert "no `vision_cfg`" in refused(str(tmp_path / "bad.json"))
     (tmp_path / "bad.json").write_text("[]")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 import pytest
 import torch
@@ -103,8 +104,35 @@ def test_timm_backbones(tmp_path):
         TimmPyramid("resnet18", weights=str(tmp_path / "absent.safetensors"))
     for name in ("broken.safetensors", "broken.pth"):
         (tmp_path / name).write_bytes(b"not weights at all")
-        with pytest.raises(UserError, match=f"encoder.weights=.*{name}: timm cannot build it"):
+        with pytest.raises(UserError, match=f"encoder.weights=.*{name}: "):
             TimmPyramid("resnet18", weights=str(tmp_path / name))
+
+
+def test_weights_for_timm_run_no_code(tmp_path, monkeypatch):
+    """Whatever timm's own reader does by default: it is not asked before the file is known to hold tensors alone."""
+    timm = pytest.importorskip("timm")
+    torch.save({"conv1.weight": Trap(tmp_path / "sprung")}, tmp_path / "w.pth")
+    asked, create = [], timm.create_model
+
+    def recorded(*args, **more):
+        asked.append(more.get("pretrained", False))
+        return create(*args, **more)
+
+    monkeypatch.setattr(timm, "create_model", recorded)
+    with pytest.raises(UserError, match=r"encoder\.weights=.*w\.pth: holds more than tensors"):
+        TimmPyramid("resnet18", weights=str(tmp_path / "w.pth"))
+    assert asked == [False]
+    assert not (tmp_path / "sprung").exists()
+
+
+class Trap:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder) -> None:
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
 
 
 def test_a_frozen_timm_backbone_stays_as_it_is_in_training():

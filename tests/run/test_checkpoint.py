@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import resource
 from dataclasses import replace
@@ -161,3 +162,27 @@ def test_a_weight_of_another_shape(tmp_path):
 def test_a_weight_too_many(tmp_path):
     weights = dict(model().state_dict()) | {"2.weight": torch.zeros(1)}
     assert "weight `2.weight` has no place" in misfit(tmp_path, checkpoint(weights=weights), model())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("detector", 3),
+        ("settings", []),
+        ("classes", [1]),
+        ("classes", 1),
+        ("threshold", "0.5"),
+        ("threshold", float("nan")),
+        ("step", 0.5),
+        ("figures", []),
+        ("frozen", None),
+        ("more", 1),
+    ],
+)
+def test_a_header_of_other_kinds_is_refused(tmp_path, name, value):
+    about = {"detector": "point", "settings": {}, "classes": ["a"], "threshold": 0.5, "step": 1, "figures": {}}
+    text = json.dumps(about | {name: value})
+    save_file({"w": torch.zeros(1)}, tmp_path / "a.safetensors", metadata={"format": FORMAT, "boresight": text})
+    with pytest.raises(UserError, match=r"a\.safetensors: its header cannot be understood") as caught:
+        load_checkpoint(tmp_path / "a.safetensors")
+    one_line(caught)

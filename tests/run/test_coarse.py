@@ -156,7 +156,7 @@ def test_results_are_read_best_first_without_the_weak_ones(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("{", "is no JSON"),
+        ("{", "not JSON"),
         ({}, "a list of detections, got dict"),
         ([ROW, {"image_id": 1}], "entry 1 lacks a number ('bbox')"),
         ([ROW | {"bbox": [1, 2, 3]}], "entry 0 lacks a number"),

@@ -108,7 +108,7 @@ def test_a_run_without_weights_is_judged_on_its_tables(copied):
 
 def test_a_damaged_summary_is_named(copied):
     copied.done.write_text("{")
-    with pytest.raises(UserError, match=r"done\.json: cannot be read as JSON"):
+    with pytest.raises(UserError, match=r"done\.json: not JSON"):
         run_health(copied)
 
 

@@ -15,6 +15,7 @@ from boresight.run.record import (
     RunFolder,
     coco_results,
     environment,
+    read_json,
     read_parquet,
     write_atomic,
     write_json,
@@ -139,6 +140,32 @@ def test_a_column_that_comes_late_is_empty_before(tmp_path):
     file = tmp_path / "t.parquet"
     write_parquet(file, [{"step": 1}, {"step": 2, "val": 0.5}])
     assert read_parquet(file) == [{"step": 1, "val": None}, {"step": 2, "val": 0.5}]
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + bytes(100) + b"PAR1", b"not a table"])
+def test_a_damaged_table_is_named(tmp_path, content):
+    (tmp_path / "metrics.parquet").write_bytes(content)
+    with pytest.raises(UserError, match=r"metrics\.parquet: damaged or no Parquet file .*; restore it") as caught:
+        read_parquet(tmp_path / "metrics.parquet")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_table_that_fits_no_memory_is_refused_unread(tmp_path, monkeypatch):
+    write_parquet(tmp_path / "a.parquet", [{"a": 1, "b": 2}] * 10)
+    monkeypatch.setattr("boresight.run.record.MOST_VALUES", 19)
+    with pytest.raises(UserError, match=r"a\.parquet: 10 rows of 2 columns are too many"):
+        read_parquet(tmp_path / "a.parquet")
+
+
+def test_the_folder_of_a_table_adds_no_column(tmp_path):
+    write_parquet(tmp_path / "seed=1" / "a.parquet", [{"a": 1}])
+    assert read_parquet(tmp_path / "seed=1" / "a.parquet") == [{"a": 1}]
+
+
+def test_a_damaged_summary_is_named(tmp_path):
+    (tmp_path / "done.json").write_text("[1]")
+    with pytest.raises(UserError, match=r"done\.json: is a JSON list, not an object"):
+        read_json(tmp_path / "done.json")
 
 
 def test_columns_with_types_stand_even_without_rows(tmp_path):

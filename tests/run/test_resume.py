@@ -249,9 +249,9 @@ def test_a_resumed_run_adds_up_its_time(interrupt_at, monkeypatch, tiny, tmp_pat
     with pytest.raises(Stopped):
         train(POINT, tiny(), tmp_path, quiet=True)
     monkeypatch.undo()
-    state = torch.load(next((tmp_path / "checkpoints").glob("state-2/custom_checkpoint_0.pkl")), weights_only=False)
+    state = torch.load(next((tmp_path / "checkpoints").glob("state-2/part-0.pt")), weights_only=True)
     state |= {"seconds": 1000.0, "cpu_seconds": 3000.0}
-    torch.save(state, tmp_path / "checkpoints" / "state-2" / "custom_checkpoint_0.pkl")
+    torch.save(state, tmp_path / "checkpoints" / "state-2" / "part-0.pt")
     done = train(POINT, tiny(), tmp_path, quiet=True)
     assert 1000 < done["seconds"] < 2000
     assert 3000 < done["cpu_seconds"] < 4000

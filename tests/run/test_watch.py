@@ -187,5 +187,5 @@ def test_health_is_read_as_it_was_written(tmp_path):
 def test_a_damaged_file_is_named(tmp_path):
     run = RunFolder(tmp_path)
     run.health.write_text('{"findings": [{"id": 1')
-    with pytest.raises(UserError, match=r"health\.json: cannot be read"):
+    with pytest.raises(UserError, match=r"health\.json: not JSON"):
         read_health(run)

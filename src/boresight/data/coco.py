@@ -6,7 +6,6 @@ image ids, no exhaustive classes and no VOC ``difficult``, and stop at the first
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,9 +13,11 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from boresight.core.errors import UserError
+from boresight.core.files import read_json
 from boresight.data.box_frames import Box, BoxFrame, BoxFrames, unique_classes
 from boresight.data.image import Problem
-from boresight.data.lists import Known, Log, find_split, images_in, read_text, select
+from boresight.data.image_files import images_in
+from boresight.data.lists import Known, Log, find_split, select
 
 _GROUP_KEYS = ("group", "video_id", "scene_group", "source_photo", "parent")
 _ROBOFLOW = "_annotations.coco.json"
@@ -82,10 +83,7 @@ def image_folders(table: Path, split: str) -> list[Path]:
 
 def _read(file: Path) -> dict[str, list[dict[str, Any]]]:
     """Read a COCO file and check its outline."""
-    try:
-        content = json.loads(read_text(file, "COCO annotations"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file}: not JSON ({error}): give COCO annotations") from error
+    content = read_json(file, "COCO annotations")
     for key in ("images", "annotations", "categories"):
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list):
@@ -95,13 +93,17 @@ def _read(file: Path) -> dict[str, list[dict[str, Any]]]:
                 raise UserError(f"{file}: {key}[{i}] must be an object with a whole number `id`: correct it")
             if key == "images" and not (entry.get("file_name") or entry.get("coco_url")):
                 raise UserError(f"{file}: image {entry['id']} has no `file_name`: name its file")
-            if key == "images" and not all(isinstance(entry.get(side, 0), int) for side in ("width", "height")):
+            if key == "images" and not all(_is_side(entry.get(side, 0)) for side in ("width", "height")):
                 raise UserError(f"{file}: width and height of image {entry['id']} must be whole numbers: correct them")
     return content
 
 
 def _is_id(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+
+
+def _is_side(value: object) -> bool:
+    return _is_id(value) and 0 <= value < 2**31
 
 
 def _numbered(categories: list[dict[str, Any]], file: Path) -> tuple[dict[int, int], tuple[str, ...]]:
@@ -186,9 +188,13 @@ def _corners(annotation: Mapping[str, Any]) -> tuple[float, float, float, float]
 
 
 def _numbers(values: list[Any]) -> list[float]:
+    """Floats; ValueError for what is none or cannot be one. NaN and infinity are numbers here, and judged later."""
     if wrong := [v for v in values if not isinstance(v, (int, float)) or isinstance(v, bool)]:
         raise ValueError(f"`{wrong[0]}` is not a number")
-    return [float(v) for v in values]
+    try:
+        return [float(v) for v in values]
+    except OverflowError:
+        raise ValueError("a number is beyond all that can be computed with") from None
 
 
 def _flag(annotation: Mapping[str, Any]) -> bool:

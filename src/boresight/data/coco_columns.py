@@ -6,10 +6,7 @@ fault is raised.
 
 from __future__ import annotations
 
-import gc
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from boresight.core.errors import UserError
+from boresight.core.files import read_json
 from boresight.data.coco import _corners, _exhaustive, _name, _numbered, _read, _size
 from boresight.data.columns import Bools, Columns, Floats, Ints
-from boresight.data.lists import read_text
 
 Entries = Sequence[Mapping[str, Any]]
 _EXHAUSTIVE_KEYS = ("exhaustive_category_ids", "neg_category_ids", "not_exhaustive_category_ids")
@@ -69,8 +66,7 @@ def read_truth(file: Path) -> TruthColumns:
     Raises ``UserError`` for a file of another form, for ids that are listed twice or not at all, and for a box that is
     no four finite numbers with sides of zero or more.
     """
-    with _no_collector():
-        content = _read(file)
+    content = _read(file)
     number, classes = _numbered(content["categories"], file)
     images, source = content["images"], Columns(file, "annotation", content["annotations"])
     image_ids = np.array([entry["id"] for entry in images], np.int64)
@@ -101,12 +97,7 @@ def read_found(file: Path, truth: TruthColumns) -> FoundColumns:
     Raises ``UserError`` for anything else, for ids that the annotations do not list, and for numbers that are not
     finite or sides below zero.
     """
-    text = read_text(file, "COCO results")
-    try:
-        with _no_collector():
-            entries = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file}: not JSON ({error}): give COCO results") from error
+    entries = read_json(file, "COCO results")
     if not isinstance(entries, list):
         raise UserError(f"{file}: is a JSON {type(entries).__name__}, not a list of detections: give COCO results")
     source = Columns(file, "detection", entries)
@@ -116,18 +107,6 @@ def read_found(file: Path, truth: TruthColumns) -> FoundColumns:
         box=source.boxes(source.values("bbox")),
         score=source.numbers("score"),
     )
-
-
-@contextmanager
-def _no_collector() -> Iterator[None]:
-    """Pause the collector of cycles, which takes more than half of the time of parsing JSON and finds none there."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _outline(source: Columns, row: int) -> list[float]:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any, Literal
 
 from PIL import Image
@@ -80,6 +80,8 @@ def convert(
         raise UserError(f"form `{to}`{did_you_mean(to, FORMS)}: use {', '.join(FORMS)}")
     if images not in _IMAGES:
         raise UserError(f"images `{images}`{did_you_mean(images, _IMAGES)}: use {', '.join(_IMAGES)}")
+    if odd := next((repr(name) for name in splits if not name or PureWindowsPath(name).name != name), None):
+        raise UserError(f"split {odd}: cannot name a file of the new data set: give it a plain word")
     classes = _classes(splits, out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: exists already: name a new folder, or remove it")

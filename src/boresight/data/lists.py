@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from boresight.core.errors import UserError, did_you_mean
+from boresight.core.files import read_text
 from boresight.data.frames import Frame, Frames
 from boresight.data.image import IMAGE_SUFFIXES, DataError, Problem, Severity
 
@@ -30,14 +31,28 @@ class Log:
             raise DataError(self.problems[-1])
 
     def safe(self, entry: str, file: Path | str) -> bool:
-        """Whether an entry stays inside of its folder; one that leads out is refused."""
+        """Whether an entry stays inside of its folder; one that leads out, or can name no file, is refused.
+
+        Both kinds of path are looked at, whatever this machine has: a data set made on one goes to the other.
+        """
         parts = (*PurePosixPath(entry).parts, *PureWindowsPath(entry).parts)
-        leads_out = (
-            PurePosixPath(entry).is_absolute() or PureWindowsPath(entry).anchor or ".." in parts or "\0" in entry
-        )
+        leads_out = PurePosixPath(entry).is_absolute() or PureWindowsPath(entry).anchor or ".." in parts
         if leads_out:
             self.refuse("bad_entry", file, f"entry `{entry}` leads out of the image folder", "name files inside of it")
+        elif not nameable(entry):
+            remedy = "give it the name of a file"
+            self.refuse("bad_entry", file, f"entry `{entry}` is no name that a file can have", remedy)
+            return False
         return not leads_out
+
+
+def nameable(entry: str) -> bool:
+    """Whether a file system can hold a file of that name: no NUL, no half character, no part of over 255 bytes."""
+    try:
+        name = entry.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return b"\0" not in name and len(name) <= 2048 and max(map(len, name.split(b"/"))) <= 255
 
 
 class Known:
@@ -56,21 +71,6 @@ def stem_of(name: str) -> str:
     """A name without its image suffix; other dots belong to the name."""
     base, dot, suffix = name.rpartition(".")
     return base if f"{dot}{suffix}".lower() in IMAGE_SUFFIXES else name
-
-
-def images_in(folder: Path) -> list[Path]:
-    """The image files directly in a folder, sorted. Raises ``UserError`` where there is no such folder."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder of images: correct the path")
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-
-
-def read_text(file: Path, what: str) -> str:
-    """Return a text file whole. Raises ``UserError``, which asks for ``what``, where it cannot be read as UTF-8."""
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read ({error}): give {what} in UTF-8") from error
 
 
 def find_split(root: str | Path, split: str | Path) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping
@@ -12,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from boresight.core.errors import UserError, did_you_mean
+from boresight.core.files import read_json, read_text
+from boresight.data.coco import _flag, _is_id
 from boresight.data.frames import Frame, Frames, Row
-from boresight.data.lists import Known, Log, find_split, gathered, images_in, read_text, select
+from boresight.data.image_files import images_in
+from boresight.data.lists import Known, Log, find_split, gathered, select
 
 _ALIASES = {
     "image": ("image", "file", "file_name", "filename"),
@@ -100,7 +102,7 @@ def _read_table(
         raise UserError(
             f"{file}:{reader.line_num}: not a table of comma-separated values ({error}): correct it"
         ) from error
-    number, classes = _numbered({label for _, label, row in given if row})
+    number, classes = _numbered({label for _, label, row in given if row}, file)
     rows: dict[str, list[Row]] = {name: [] for name, _, _ in given}
     for name, label, row in given:
         if row:
@@ -155,11 +157,17 @@ def _number(text: object, name: str) -> float:
     return value
 
 
-def _numbered(labels: set[str]) -> tuple[dict[str, int], tuple[str, ...]]:
+LARGEST_CLASS = 99_999
+"""Number of a class in a table: every number up to the largest one is a class."""
+
+
+def _numbered(labels: set[str], file: Path) -> tuple[dict[str, int], tuple[str, ...]]:
     """Number the classes of a table: numbers stay, words are numbered in order of the alphabet, none is class 0."""
     if not labels - {""}:
         return {"": 0}, ("target",)
     if all(label.isdecimal() for label in labels):
+        if large := [label for label in labels if len(label) > 9 or int(label) > LARGEST_CLASS]:
+            raise UserError(f"{file}: class {large[0]} is above {LARGEST_CLASS}: number the classes from 0")
         numbers = {label: int(label) for label in labels}
         return numbers, tuple(str(i) for i in range(max(numbers.values()) + 1))
     return {label: i for i, label in enumerate(sorted(labels))}, tuple(sorted(labels))
@@ -212,10 +220,7 @@ def coco_points(
 
 def _read_coco(file: Path) -> dict[str, list[dict[str, Any]]]:
     """Read a COCO file and check its outline: lists of objects that have what is needed to tell them apart."""
-    try:
-        content = json.loads(read_text(file, "COCO annotations"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file}: not JSON ({error}): give COCO annotations") from error
+    content = read_json(file, "COCO annotations")
     for key, needed in (
         ("images", ("id", "file_name")),
         ("annotations", ("image_id", "category_id", "bbox")),
@@ -226,14 +231,14 @@ def _read_coco(file: Path) -> dict[str, list[dict[str, Any]]]:
             raise UserError(f"{file}: no list `{key}`: give COCO annotations")
         for i, entry in enumerate(entries):
             lacks = [name for name in needed if name not in entry] if isinstance(entry, dict) else list(needed)
-            if lacks or (key != "annotations" and not isinstance(entry["id"], int)):
+            if lacks or (key != "annotations" and not _is_id(entry["id"])):
                 raise UserError(f"{file}: {key}[{i}] needs {', '.join(needed)}, ids being whole numbers: correct it")
     return content
 
 
 def _reference(annotation: Mapping[str, Any], key: str, known: Mapping[int, object]) -> int:
     value = annotation[key]
-    if not isinstance(value, int) or value not in known:
+    if not _is_id(value) or value not in known:
         raise ValueError(f"{key} `{value}` is not listed")
     return value
 
@@ -246,4 +251,4 @@ def _centre(annotation: Mapping[str, Any], number: Mapping[int, int]) -> Row:
     x, y, width, height = (_number(value, "bbox") for value in box)
     if width < 0 or height < 0:
         raise ValueError(f"bbox `{box}` has a negative size")
-    return Row(x + width / 2, y + height / 2, label, bool(annotation.get("iscrowd", 0)))
+    return Row(x + width / 2, y + height / 2, label, _flag(annotation))

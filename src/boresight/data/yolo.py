@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from boresight.core.errors import UserError
+from boresight.core.files import read_text, read_yaml
 from boresight.data.box_frames import Box, BoxFrame, BoxFrames, unique_classes, unknown_split
 from boresight.data.image import IMAGE_SUFFIXES, Problem
-from boresight.data.lists import Log, read_split, read_text
+from boresight.data.lists import Log, nameable, read_split
 
 SPLITS = ("train", "val", "test")
 _ROOM = f"{os.sep}images{os.sep}"
@@ -74,14 +73,15 @@ def yolo_file(root: Path) -> Path | None:
 
 
 def yolo_header(root: Path) -> YoloHeader:
-    """Read the YAML file of a data set. Raises ``UserError`` that names the key which is missing or makes no sense."""
+    """Read the YAML file of a data set. Raises ``UserError`` that names the key which is missing or makes no sense.
+
+    Of a data set that is given as a folder, every path must stay inside of it. Who gives the YAML file itself vouches
+    for what it says, as for any file of settings: its ``path`` and its splits may then lie anywhere.
+    """
     file = yolo_file(root)
     if file is None:
         raise UserError(f"{root}: no data.yaml: give the folder of a YOLO data set, or its YAML file")
-    try:
-        content = yaml.safe_load(read_text(file, "a YOLO data.yaml"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{file}: not YAML ({' '.join(str(error).split())}): correct it") from error
+    content = read_yaml(file, "a YOLO data.yaml")
     if not isinstance(content, dict):
         raise UserError(f"{file}: not a mapping of keys: give a YOLO data.yaml")
     classes = _classes(content.get("names"), file)
@@ -89,14 +89,30 @@ def yolo_header(root: Path) -> YoloHeader:
         raise UserError(f"{file}: `nc` is {content['nc']}, but `names` has {len(classes)}: correct one of them")
     given = str(content.get("path") or "")
     base = file.parent / given
-    if not base.is_dir():
+    if not nameable(given) or not base.is_dir():
         raise UserError(
             f"{file}: `path` {given} is no folder: correct it, or leave it out to mean the folder of the file"
         )
     splits = {key: _places(content[key], key, file) for key in SPLITS if content.get(key)}
     if not splits:
         raise UserError(f"{file}: none of {', '.join(SPLITS)}: name the folders of images")
+    if not root.is_file():
+        named = [(split, _found(base, place)) for split, places in splits.items() for place in places]
+        for key, path in (("path", base), *named):
+            if path is not None and not _inside(path, root):
+                raise UserError(f"{file}: `{key}` leads out of {root}: give the file itself if that is meant")
     return YoloHeader(file, base, classes, splits)
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
+
+
+def _found(base: Path, place: str) -> Path | None:
+    """Where the images of a split lie, or their list; None where there is nothing."""
+    # Roboflow writes `../train/images` for the folder `train` beside the file, and Ultralytics looks there as well
+    tries = [base / place, base / place.removeprefix("../")]
+    return next((path for path in tries if nameable(place) and path.exists()), None)
 
 
 def _classes(names: Any, file: Path) -> tuple[str, ...]:
@@ -119,11 +135,9 @@ def _places(value: Any, key: str, file: Path) -> tuple[str, ...]:
 
 def _images(header: YoloHeader, place: str, split: str, log: Log) -> list[tuple[str, Path]]:
     """The images of one place: ``(name, file)``, sorted for a folder, in order for a list."""
-    # Roboflow writes `../train/images` for the folder `train` beside the file, and Ultralytics looks there as well
-    tries = [header.base / place, header.base / place.removeprefix("../")]
-    found = next((path for path in tries if path.exists()), None)
+    found = _found(header.base, place)
     if found is None:
-        raise UserError(f"{header.file}: `{split}`: no such folder or list {tries[0]}: correct the path")
+        raise UserError(f"{header.file}: `{split}`: no such folder or list {header.base / place}: correct the path")
     found = Path(os.path.abspath(found))
     if found.is_dir():
         images = sorted(p for p in found.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
@@ -132,7 +146,7 @@ def _images(header: YoloHeader, place: str, split: str, log: Log) -> list[tuple[
     for entry in read_split(found):
         # relative entries start from the list, or from the base of the data set; both must stay inside
         path = Path(os.path.abspath((found.parent if entry.startswith("./") else header.base) / entry))
-        if not any(path.is_relative_to(Path(os.path.abspath(folder))) for folder in (header.base, found.parent)):
+        if not nameable(entry) or not any(_inside(path, folder) for folder in (header.base, found.parent)):
             log.refuse("bad_entry", found, f"entry `{entry}` leads out of the data set", "name files inside of it")
         else:
             inside = str(path).rpartition(_ROOM)[2] if _ROOM in str(path) else path.name

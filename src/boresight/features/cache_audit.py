@@ -91,8 +91,17 @@ def _use(folder: Path, recipe: str, files: list[StoredFile]) -> RecipeUse:
         first_used=min(used),
         last_used=max(used),
         storage=notes.get("storage"),
-        error=json.loads(notes["error"]) if "error" in notes else None,
+        error=_error(notes.get("error", "null")),
     )
+
+
+def _error(text: str) -> dict[str, list[float]] | None:
+    """The measured error of an item's features; None where there is none that can be read."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _one(files: list[StoredFile]) -> Item:
@@ -109,7 +118,7 @@ def about_recipe(folder: Path, recipe: str) -> dict[str, Any]:
     """What made the items of a recipe; empty where nobody has said it."""
     try:
         found = json.loads((folder / "items" / recipe / "recipe.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -66,7 +66,7 @@ def check_format(folder: Path) -> None:
     mark = folder / "format.json"
     try:
         found = json.loads(mark.read_text(encoding="utf-8")).get("format")
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{folder}: not a feature store ({mark.name} is missing or damaged): name another") from error
     if found != FORMAT:
         raise UserError(f"{folder}: a feature store of format {found!r}, this version reads {FORMAT!r}: name another")

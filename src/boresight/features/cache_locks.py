@@ -154,10 +154,12 @@ class Users:
                 living[session] = session == self.session or alive(self.folder, session)
             try:
                 if living[session]:
-                    found.update(json.loads(file.read_text(encoding="utf-8")))
+                    found.update(str(key) for key in json.loads(file.read_text(encoding="utf-8")))
                 else:
                     file.unlink()
             except FileNotFoundError:  # given up just now
+                continue
+            except (ValueError, TypeError, RecursionError):  # damaged: what is evicted too soon is computed again
                 continue
         return found
 

@@ -64,7 +64,7 @@ def _read(file: Path) -> dict[str, Any] | None:
     """None for what is no tally: it is only counting that is lost."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 

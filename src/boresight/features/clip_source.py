@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from boresight.core.errors import UserError, did_you_mean
+from boresight.core.files import read_json
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 SHIPPED = "boresight-aerial"
@@ -91,12 +91,12 @@ def _from_registry(name: str) -> Source:
 
 
 def _from_json(path: Path, label: str) -> Source:
+    if not path.exists():
+        raise UserError(f"clip={label}: {path} does not exist")
     try:
-        held = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"clip={label}: {path} does not exist") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"clip={label}: {path} cannot be read as JSON ({error})") from error
+        held = read_json(path, "the configuration of an open_clip model")
+    except UserError as error:
+        raise UserError(f"clip={label}: {error}") from error
     return _from_dict(held, label, path.parent)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
@@ -23,12 +24,22 @@ _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 """Numbers that OpenAI's files carry among the weights; the architecture knows them."""
 
 
+_UNREADABLE = (
+    *(RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError),
+    *(AssertionError, MemoryError, struct.error, zipfile.BadZipFile),
+)
+"""What torch and safetensors are known to raise for damaged files."""
+
+
 def is_torchscript(path: Path) -> bool:
     """Whether the file is a TorchScript archive: a zip with code in it, not only tensors."""
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") or "/code/" in name for name in archive.namelist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") or "/code/" in name for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, struct.error, NotImplementedError):
+        return False  # damaged: reading it says so
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -48,7 +59,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(held, dict) or not held:
         raise UserError(f"weights={path}: holds {type(held).__name__}, not a state dict (names and tensors)")
     held = {k: v for k, v in held.items() if k not in _NOT_WEIGHTS}
-    odd = [k for k, v in held.items() if not isinstance(v, Tensor)]
+    odd = [k for k, v in held.items() if not isinstance(v, Tensor) or not isinstance(k, str)]
     if odd or not held:
         raise UserError(
             f"weights={path}: no state dict found; it must be the whole file or lie under one of {_WRAPPERS},"
@@ -66,7 +77,7 @@ def _read(path: Path) -> Any:
 
         try:
             return load_file(path)
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, *_UNREADABLE) as error:
             raise UserError(f"weights={path}: damaged or no safetensors file ({_line(error)})") from error
     if is_torchscript(path):
         raise UserError(
@@ -80,8 +91,18 @@ def _read(path: Path) -> Any:
             f"weights={path}: holds more than tensors, or is no checkpoint; it is read as weights only:"
             " save its state_dict alone (torch.save(model.state_dict(), ...))"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise UserError(f"weights={path}: cannot be read ({_line(error)})") from error
+
+
+def check_pickle(path: Path) -> None:
+    """Read a file as weights only before a library does that may not insist on it (timm before 2025).
+
+    Raises UserError, one line that names the file, for a pickle that holds more than tensors. Safetensors and numpy
+    files cannot.
+    """
+    if path.suffix not in (".safetensors", ".npz", ".npy"):
+        _read(path)
 
 
 def _line(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from boresight.core.errors import UserError
+from boresight.features.clip_weights import check_pickle
 
 
 class Pyramid(Protocol):
@@ -107,6 +108,13 @@ class SmallPyramid(nn.Module):
         return self.top_down(features)
 
 
+def _check_pickle(weights: str) -> None:
+    try:
+        check_pickle(Path(weights))
+    except UserError as error:
+        raise UserError(f"encoder.{error}") from error
+
+
 class TimmPyramid(nn.Module):
     """Any timm backbone with ``features_only``, under the same top-down path.
 
@@ -144,6 +152,8 @@ class TimmPyramid(nn.Module):
             wanted = sorted(k for k in levels if finest <= k <= coarsest)
             if not wanted:
                 raise UserError(f"encoder.name={name} has strides {strides}: none of 2^{finest}..2^{coarsest}")
+            if weights is not None:
+                _check_pickle(weights)
             self.body = timm.create_model(
                 name,
                 features_only=True,

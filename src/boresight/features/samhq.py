@@ -160,8 +160,8 @@ def load_sam(
         raise UserError(f"features.name=sam:{name}: no config.json there; give a folder as save_pretrained writes it")
     where = str(folder) if folder.exists() else name
     try:
-        config = transformers.AutoConfig.from_pretrained(where, revision=revision)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        config = transformers.AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
+    except Exception as error:  # as below
         raise UserError(f"features.name=sam:{name}: cannot be loaded ({_short(error)}){_offline(folder)}") from error
     if config.model_type not in _TYPES:
         known = ", ".join(_TYPES)
@@ -169,7 +169,7 @@ def load_sam(
     kind = _TYPES[config.model_type]
     try:
         model, info = getattr(transformers, KINDS[kind]).from_pretrained(
-            where, config=config, revision=revision, output_loading_info=True, dtype=torch.float32
+            where, config=config, revision=revision, output_loading_info=True, dtype=torch.float32, weights_only=True
         )
     except Exception as error:  # transformers raises whatever its readers do; nothing is loaded in any case
         raise UserError(f"features.name=sam:{name}: cannot be loaded ({_short(error)}){_offline(folder)}") from error
@@ -203,5 +203,5 @@ def sam_folder(name: str) -> bool:
     try:
         config = json.loads((Path(name).expanduser() / "config.json").read_text(encoding="utf-8"))
         return config["model_type"] in _TYPES
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError) as error:
         raise UserError(f"{path}: damaged or not a safetensors file ({error}); use another checkpoint") from error
     if metadata.get("format") != FORMAT:
         raise UserError(
@@ -75,9 +76,23 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     try:
         about = json.loads(metadata["boresight"])
-        return Checkpoint(weights=weights, **about | {"classes": tuple(about["classes"])})
-    except (KeyError, TypeError, ValueError) as error:
+        checkpoint = Checkpoint(weights=weights, **about | {"classes": tuple(about["classes"])})
+        _check_kinds(checkpoint)
+        return checkpoint
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: its header cannot be understood ({error}); use another checkpoint") from error
+
+
+def _check_kinds(checkpoint: Checkpoint) -> None:
+    """Raise TypeError or ValueError for an attribute that is not of its kind: JSON holds anything under any name."""
+    kinds = {"detector": str, "settings": dict, "threshold": (int, float), "step": int, "figures": dict, "frozen": dict}
+    for name, kind in kinds.items():
+        if not isinstance(getattr(checkpoint, name), kind):  # type: ignore[arg-type]
+            raise TypeError(f"`{name}` is {getattr(checkpoint, name)!r}")
+    if not all(isinstance(name, str) for name in checkpoint.classes):
+        raise TypeError(f"`classes` are {checkpoint.classes!r}")
+    if not math.isfinite(checkpoint.threshold):
+        raise ValueError(f"`threshold` is {checkpoint.threshold}")
 
 
 def check_frozen(detector: Detector, checkpoint: Checkpoint, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from boresight.core.errors import UserError
+from boresight.core.files import read_json
 from boresight.core.types import Proposals, Scene, View
 from boresight.data.box_augment import recoloured
 from boresight.run.config_refine import CoarseSettings, RefineAugmentSettings
@@ -30,12 +30,7 @@ def read_results(path: Path, classes: Sequence[str], min_score: float = 0.0) -> 
 
     Raises UserError that names the file, the entry and what is wrong with it.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}): give a file of COCO results") from error
-    except ValueError as error:
-        raise UserError(f"{path}: is no JSON ({error}): give a file of COCO results") from error
+    content = read_json(path, "a file of COCO results")
     if not isinstance(content, list):
         raise UserError(f"{path}: COCO results are a list of detections, got {type(content).__name__}")
     rows: dict[int, list[tuple[float, list[float], int]]] = defaultdict(list)
@@ -51,7 +46,7 @@ def _entry(path: Path, number: int, entry: Any, classes: int) -> tuple[int, list
         x, y, width, height = (float(v) for v in entry["bbox"])
         image, label = int(entry["image_id"]), int(entry["category_id"]) - 1
         score = float(entry.get("score", 1.0))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         wanted = "image_id, category_id, bbox [x, y, width, height] and score"
         raise UserError(f"{path}: entry {number} lacks a number ({error}): it needs {wanted}") from error
     if not np.isfinite([x, y, width, height, score]).all() or min(width, height) <= 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -21,7 +20,7 @@ from boresight.evaluate.bootstrap import (
 from boresight.run.jobs import judged, run_jobs
 from boresight.run.parse import nested, read_yaml
 from boresight.run.recipes import recipe
-from boresight.run.record import RunFolder, read_parquet, write_json, write_yaml
+from boresight.run.record import RunFolder, read_json, read_parquet, write_json, write_yaml
 from boresight.run.study import Study
 
 SHARES = (0.8, 0.9)
@@ -79,7 +78,7 @@ def _compare(study: Study, dataset: str, runs: dict[tuple[str, str, int], RunFol
 
 
 def _result(run: RunFolder, monitor: str) -> dict[str, Any]:
-    figures = json.loads(run.evaluation.read_text(encoding="utf-8"))
+    figures = read_json(run.evaluation)
     key = f"val_{monitor}"
     judged = [(r["step"], r[key]) for r in read_parquet(run.metrics) if r.get(key) is not None]
     return figures | {_steps_key(s, monitor): steps_to(judged, s) for s in SHARES}

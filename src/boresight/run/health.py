@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from boresight.run.parse import read_yaml, settings_from
 from boresight.run.plan import plan_of
 from boresight.run.recipe import Recipe
 from boresight.run.recipes import recipe
-from boresight.run.record import RunFolder, read_parquet
+from boresight.run.record import RunFolder, read_json, read_parquet
 from boresight.run.systems import SETTINGS
 from boresight.run.unread import pruned, unread_keys
 
@@ -123,8 +122,4 @@ def _operating(evaluation: Mapping[str, Any]) -> Operating | Missing:
 def _json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}); make it anew") from error
-    return value if isinstance(value, dict) else None
+    return read_json(path)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields
 
 from boresight.core.errors import UserError
 from boresight.diagnose.finding import Finding
 from boresight.diagnose.rule import Health, Unjudged
-from boresight.run.record import RunFolder, write_json
+from boresight.run.record import RunFolder, read_json, write_json
 
 
 def write_health(run: RunFolder, found: Health, step: int | None = None) -> None:
@@ -21,10 +20,10 @@ def read_health(run: RunFolder) -> Health | None:
     if not run.health.is_file():
         return None
     try:
-        kept = json.loads(run.health.read_text(encoding="utf-8"))
+        kept = read_json(run.health)
         names = {f.name for f in fields(Finding)}
         findings = tuple(Finding(**{k: v for k, v in one.items() if k in names}) for one in kept["findings"])
         unjudged = tuple(Unjudged(one["rule"], one["reason"]) for one in kept["unjudged"])
         return Health(findings, tuple(kept["silent"]), unjudged)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{run.health}: cannot be read ({error}); remove it, it is made anew") from error

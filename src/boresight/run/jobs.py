@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from boresight.core.errors import Failure
 from boresight.run.progress import Progress
-from boresight.run.record import RunFolder
+from boresight.run.record import RunFolder, read_json
 
 _STEP = re.compile(r" (\d+)/(\d+) · ")
 
@@ -62,9 +61,9 @@ def judged(run: RunFolder) -> bool:
     """Whether the run's last judgement is of its last weights on all of its own test frames."""
     if not run.evaluation.is_file():
         return False
-    about = json.loads(run.evaluation.read_text(encoding="utf-8"))
+    about = read_json(run.evaluation)
     as_it_is = about.get("data") is None and about.get("changed") is None
-    return as_it_is and (about["split"], about["checkpoint"], about["limit"]) == ("test", "last", None)
+    return as_it_is and [about.get(k, "") for k in ("split", "checkpoint", "limit")] == ["test", "last", None]
 
 
 def run_jobs(roots: list[Path], *, jobs: int, threads: int, label: str, total: int, quiet: bool = False) -> None:

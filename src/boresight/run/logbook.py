@@ -46,12 +46,18 @@ class LoopState:
         self.tally = torch.zeros(3, classes, dtype=torch.long)
 
     def state_dict(self) -> dict[str, Any]:
-        """For accelerate."""
+        """Everything, by name."""
         return dict(vars(self))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """For accelerate."""
-        vars(self).update(state)
+        """Take up what :meth:`state_dict` gave. Raises TypeError or ValueError for anything else."""
+        own = vars(self)
+        for name, value in own.items():
+            if type(state[name]) is not type(value) and not (name == "best" and isinstance(state[name], (int, float))):
+                raise TypeError(f"`{name}` is a {type(state[name]).__name__}")
+        if state["tally"].shape != self.tally.shape or state["tally"].dtype != self.tally.dtype:
+            raise ValueError(f"`tally` is {list(state['tally'].shape)}, not {list(self.tally.shape)}")
+        own.update({name: state[name] for name in own})
 
 
 class Logbook:

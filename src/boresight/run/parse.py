@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
+from boresight.core import files
 from boresight.core.errors import UserError, did_you_mean
 from boresight.run.ranges import check_ranges
 
@@ -126,22 +127,8 @@ def settings_from(kind: type[S], values: Mapping[str, Any], *, origin: str) -> S
 
 
 def read_yaml(path: str | Path) -> Any:
-    """Load a YAML file safely; UserError names file and line when it cannot be read."""
-    import yaml
-
-    try:
-        with open(path, encoding="utf-8") as file:
-            return yaml.safe_load(file)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; give an existing YAML file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UserError(
-            f"{path}:{place} is not valid YAML ({getattr(error, 'problem', error)}); mend that line"
-        ) from error
+    """Load a YAML file of settings safely; UserError names file and line when it cannot be read."""
+    return files.read_yaml(Path(path), "settings")
 
 
 def _check_files(kind: type, arguments: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from boresight.core.errors import UserError
+from boresight.core.files import read_json_object
 
 SCHEMA_VERSION = 1
 
@@ -70,7 +71,12 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def add_to_json(path: Path, value: Mapping[str, Any]) -> None:
     """Put further keys into a JSON object that is there already, atomically."""
-    write_json(path, {**json.loads(path.read_text(encoding="utf-8")), **value})
+    write_json(path, {**read_json(path), **value})
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a run folder. Raises UserError that names the file where there is none, or it is damaged."""
+    return read_json_object(path, "what a run writes there, or make it anew")
 
 
 def write_yaml(path: Path, value: Mapping[str, Any]) -> None:
@@ -94,11 +100,29 @@ def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], columns: Mappin
     write_atomic(path, lambda p: pq.write_table(pa.table(arrays), p))
 
 
+MOST_VALUES = 100_000_000
+"""Rows x columns of a table that is read whole: some 10 GB of Python's numbers."""
+
+
 def read_parquet(path: Path) -> list[dict[str, Any]]:
-    """The rows of a table; an empty list when there is none yet."""
+    """The rows of a table; an empty list when there is none yet.
+
+    Raises:
+        UserError: the file is damaged, no Parquet, or holds more than :data:`MOST_VALUES` values.
+    """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    return pq.read_table(path).to_pylist() if path.exists() else []
+    if not path.exists():
+        return []
+    try:
+        with pq.ParquetFile(path) as file:
+            rows, columns = file.metadata.num_rows, file.metadata.num_columns
+            if rows * max(1, columns) > MOST_VALUES:
+                raise UserError(f"{path}: {rows} rows of {columns} columns are too many to be read at once")
+            return file.read().to_pylist()
+    except (pa.ArrowException, OSError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError) as error:
+        raise UserError(f"{path}: damaged or no Parquet file ({error}); restore it or make it anew") from error
 
 
 def environment() -> dict[str, Any]:
@@ -143,6 +167,7 @@ class RunFolder:
         self.evaluation = self.root / "evaluation.json"
         self.diagnosis = self.root / "diagnosis.json"
         self.emissions = self.root / "emissions.parquet"
+        self.objects = self.root / "objects.parquet"
         self.report = self.root / "report.html"
         self.done = self.root / "done.json"
         self.health = self.root / "health.json"

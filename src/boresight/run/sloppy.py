@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from boresight.core.errors import UserError
+from boresight.core.files import read_json
 from boresight.core.types import Proposals, Scene
 from boresight.data.box_frames import BoxFrames, fitted
 from boresight.data.coco import coco_boxes
@@ -74,11 +76,14 @@ def read_sloppy(file: Path, images: Path) -> Sloppy:
     if not images.is_dir():
         raise UserError(f"--images {images}: no such folder: give the folder of the images that {file} names")
     frames = coco_boxes(file, [images])
-    content = json.loads(file.read_text(encoding="utf-8"))
-    ids = [a["id"] for a in content["annotations"] if "id" in a]
-    if len(set(ids)) < len(ids):
-        twice = next(i for i in ids if ids.count(i) > 1)
-        raise UserError(f"{file}: two annotations have the id {twice}: number them anew")
+    content = read_json(file, "COCO annotations")
+    ids = Counter(str(a["id"]) for a in content["annotations"] if "id" in a)
+    if twice := [i for i, count in ids.items() if count > 1]:
+        raise UserError(f"{file}: two annotations have the id {twice[0]}: number them anew")
+    try:
+        json.dumps(content, allow_nan=False)  # what cannot be written must not be found out after all the work
+    except ValueError as error:
+        raise UserError(f"{file}: holds a NaN or an infinity, which JSON has not: remove it") from error
     return Sloppy(file, content, frames)
 
 

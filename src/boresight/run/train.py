@@ -7,7 +7,6 @@ run that was not (on CPU with the same number of threads; GPUs add in an order o
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
@@ -35,8 +34,9 @@ from boresight.run.plan import plan_of
 from boresight.run.processes import anyone, detect_together, share_buffers
 from boresight.run.progress import Progress
 from boresight.run.recipe import Judgement, Recipe, Splits
-from boresight.run.record import RunFolder, environment, write_json, write_yaml
+from boresight.run.record import RunFolder, environment, read_json, write_json, write_yaml
 from boresight.run.signals import stop_requests
+from boresight.run.state import load_state, save_parts
 from boresight.run.watch import Watch
 
 
@@ -62,9 +62,7 @@ class Trainer:
         for remark in self.detector.remarks:
             self._say(remark)
         self.state = LoopState(len(self.splits.classes))
-        for part in (self.state, self.ema):
-            if part is not None:
-                self.accelerator.register_for_checkpointing(part)
+        self.parts = tuple(part for part in (self.state, self.ema) if part is not None)
         self.watch = Watch(run, plan_of(settings, recipe.monitor), self._say) if self.main else None
         self.log = Logbook(run, self.accelerator, self.state, self.splits.classes, self.watch)
         self.judgement: Judgement | None = None
@@ -125,7 +123,7 @@ class Trainer:
             self.accelerator.init_trackers("boresight", {k: str(v) for k, v in flatten(self.settings).items()})
         states = self.run.states()
         if states:
-            self.accelerator.load_state(str(states[-1]))
+            load_state(self.accelerator, states[-1], self.parts)
         self.log.resume(self._epoch(self.state.step))
 
     def _loader(self) -> DataLoader:
@@ -265,6 +263,8 @@ class Trainer:
         """Every process writes its part: after the first has made the folder, and before that one names it."""
         self.accelerator.wait_for_everyone()
         self.accelerator.save_state(str(folder))
+        if self.main:
+            save_parts(folder, self.parts)
         self.accelerator.wait_for_everyone()
 
     def _note(self) -> str:
@@ -319,7 +319,7 @@ def train(recipe: Recipe, settings: Any, root: Path, *, quiet: bool = False) -> 
     """Train (or continue) the run at ``root`` and return its summary; a run that is finished is left as it is."""
     run = RunFolder(root)
     if run.done.is_file() and (run.checkpoints / "last.safetensors").is_file():
-        done = json.loads(run.done.read_text(encoding="utf-8"))
-        if done["steps"] == settings.train.steps:
+        done = read_json(run.done)
+        if done.get("steps") == settings.train.steps:
             return {k: v for k, v in done.items() if k != "schema_version"} | {"run": str(root)}
     return Trainer(recipe, settings, run, quiet=quiet).fit()
