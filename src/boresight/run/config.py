@@ -221,6 +221,7 @@ class TrainSettings:
         validate_every: steps between judgements on the validation frames; 0: at the end alone.
         checkpoint_every: steps between states that a stopped run continues from.
         seed: of weights, order and views.
+        init: a run, or its checkpoint, whose weights the training begins from where they fit; empty: from the seed.
         threads: CPU threads; 0 leaves torch's choice. Digits depend on it.
         workers: processes that load frames; 0 loads in the loop.
         trackers: any of tensorboard, wandb, mlflow, trackio (installed by you).
@@ -239,6 +240,7 @@ class TrainSettings:
     validate_every: int = 200
     checkpoint_every: int = 200
     seed: int = 0
+    init: str = ""
     threads: int = 0
     workers: int = 0
     trackers: tuple[str, ...] = ()

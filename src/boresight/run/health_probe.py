@@ -24,6 +24,7 @@ from boresight.diagnose.measure_labels import labels_of, operating, returned
 from boresight.diagnose.measure_scores import Score, raw_score
 from boresight.diagnose.plan import Plan
 from boresight.diagnose.probe import Averaged, Moved, Operating, Probe, Reach, Reload, Returned
+from boresight.run.begin import begin_from
 from boresight.run.checkpoint import Checkpoint
 from boresight.run.detect import detect
 from boresight.run.health_images import looked_at
@@ -116,6 +117,8 @@ def _fresh(kind: Recipe, settings: Any, splits: Splits, device: torch.device) ->
         detector = kind.build(settings, splits.classes)
         detector.to(device)
         detector.prepare(splits.train)
+        if settings.train.init:
+            begin_from(settings.train.init, kind, settings, detector, splits.classes)
     except UserError as error:
         return Missing(f"the detector cannot be made afresh: {error}")
     return detector

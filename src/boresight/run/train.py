@@ -24,6 +24,7 @@ from boresight.core.errors import Failure, Stopped
 from boresight.core.types import DenseTargets, Scene
 from boresight.detectors.detector import Detector
 from boresight.features.feature_store import Counters
+from boresight.run.begin import begin_from
 from boresight.run.checkpoint import Checkpoint, save_checkpoint
 from boresight.run.engine import open_accelerator
 from boresight.run.logbook import FLUSH_EVERY, Logbook, LoopState, target_numbers
@@ -81,6 +82,11 @@ class Trainer:
             if type(detector).prepare is not Detector.prepare:
                 self._say("looking at training images before the first step")
             detector.prepare(self.splits.train)
+            if self.t.init:
+                begun = begin_from(self.t.init, self.recipe, self.settings, detector, self.splits.classes)
+                self._say(begun.words())
+                if self.main:
+                    write_json(self.run.environment, read_json(self.run.environment) | {"init": begun.to_dict()})
         self.ema = MovingAverage(detector, self.t.ema) if self.t.ema else None
         optimiser, rate = optimiser_and_rate(detector, self.t)
         self.model, self.optimiser, self.rate = self.accelerator.prepare(detector, optimiser, rate)
