@@ -20,6 +20,7 @@ from boresight import __version__
 from boresight.cli_cache import add_cache_verbs
 from boresight.cli_data import add_data_verbs
 from boresight.cli_diagnose import add_diagnose_verb
+from boresight.cli_export import add_export_verb, predict_exported
 from boresight.core.errors import Failure, Stopped, UserError, did_you_mean
 
 Result = dict[str, Any]
@@ -83,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--checkpoint", default="last", choices=["last", "best"])
 
     predict = verb("predict", _predict, "find targets, or what --queries ask for, in images; write CSV and COCO JSON")
-    predict.add_argument("run_folder", metavar="RUN")
+    predict.add_argument("run_folder", metavar="RUN", help="a run, or a file of `export --format onnx`")
     predict.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders or patterns")
     predict.add_argument(
         "--out", default="predictions.json", help="COCO results; a CSV of the same name is written beside"
@@ -111,6 +112,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     text = "say why a detector fails: a run of ours, or anybody's detections"
     add_diagnose_verb(verbs.add_parser("diagnose", help=text, description=text), _common)
+
+    text = "write a run to one file that needs none of its code, checked against PyTorch"
+    add_export_verb(verbs.add_parser("export", help=text, description=text), _common)
 
     compare = verb("compare", _compare, "train variants x seeds of a study and compare them in pairs")
     compare.add_argument("study", metavar="STUDY.yaml")
@@ -259,11 +263,14 @@ def _evaluate(args: argparse.Namespace, rest: list[str]) -> Result:
 def _predict(args: argparse.Namespace, rest: list[str]) -> Result:
     from boresight.run.record import RunFolder
 
-    run = RunFolder.existing(args.run_folder)
+    exported = Path(args.run_folder).suffix.lower() == ".onnx"
+    run = None if exported else RunFolder.existing(args.run_folder)
     if args.threshold is not None and not 0 <= args.threshold <= 1:
         raise UserError(f"--threshold {args.threshold}: must be between 0 and 1")
     if args.window < 64:
         raise UserError(f"--window {args.window}: must be 64 pixels or more")
+    if run is None:
+        return predict_exported(args)
     from boresight.run.systems import read_settings
 
     kind = read_settings(run.config).detector

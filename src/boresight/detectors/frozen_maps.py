@@ -128,21 +128,26 @@ class FrozenMaps(nn.Module):
             self._features.clip.to(device)
         stacks, whole, sizes, maps = [], [], [], []
         for scene, item in zip(scenes, self._features(scenes), strict=True):
-            raw = self.similarity(item, self.text, empty=self.empty)
-            stretched = [min_max(raw)] if self.map_rule == "min_max" else []
-            stacks.append(
-                torch.cat([raw, *stretched, *([] if item.layers is None else [item.layers])], dim=1)[0].float()
-            )
+            stacks.append(self.stacked(item, self.text)[0])
             whole.append(presence(item.pooled, self.text)[0])
             sizes.append(scene.view.source.size if scene.view is not None else scene.size)
             maps.append(None if scene.view is None else scene.view.to_source)
-        stack = resampled_batch(stacks, sizes, maps, rows, columns, stride)
-        c = len(self.text)
+        return self.unstacked(resampled_batch(stacks, sizes, maps, rows, columns, stride), torch.stack(whole))
+
+    def stacked(self, item: DenseFeatures, text: Tensor) -> Tensor:
+        """``[B, K, h, w]`` float32: raw class maps of the queries, the stretched ones where needed, the layers."""
+        raw = self.similarity(item, text, empty=self.empty)
+        stretched = [min_max(raw)] if self.map_rule == "min_max" else []
+        return torch.cat([raw, *stretched, item.layers], dim=1).float()
+
+    def unstacked(self, stack: Tensor, whole: Tensor) -> Maps:
+        """What :meth:`stacked` gave, on the detector's grid, and the images' cosines ``[B, C]`` with the queries."""
+        c = whole.shape[1]
         a, b, a_all, b_all = self.calibration
         evidence = a * (stack[:, :c] - b)
         cam, rest = (stack[:, c : 2 * c], 2 * c) if self.map_rule == "min_max" else (evidence.sigmoid(), c)
         dense = stack[:, rest:] if stack.shape[1] > rest else None
-        return Maps(cam, evidence, a_all * (torch.stack(whole) - b_all), dense)
+        return Maps(cam, evidence, a_all * (whole - b_all), dense)
 
     @torch.no_grad()
     def calibrate(self, scenes: Scenes) -> None:

@@ -171,12 +171,15 @@ class GaussianPoint(Detector):
 
     def forward(self, scenes: Sequence[Scene]) -> DenseOutput:
         """``[1, H, W]`` scenes of any sizes to scores and places of every cell."""
-        image = normalised_batch(scenes, self.divisor)
-        output = self.head(self.encoder(image))
+        return replace(self.emit(normalised_batch(scenes, self.divisor)), sizes=tuple(s.size for s in scenes))
+
+    def emit(self, image: Tensor) -> DenseOutput:
+        """``[B, 1, H, W]`` normalised pixels, sides multiples of ``divisor``, to scores and places of every cell."""
+        output: DenseOutput = self.head(self.encoder(image))
         if self.mirrors and not self.training:
             views = [self.head(self.encoder(image.flip(axes))).logits.flip(axes) for axes in ((-1,), (-2,), (-2, -1))]
             output = replace(output, logits=torch.stack((output.logits, *views)).mean(0))
-        return replace(output, sizes=tuple(s.size for s in scenes))
+        return output
 
     def assign(self, output: DenseOutput, scenes: Sequence[Scene]) -> DenseTargets:
         """Soft labels of this moment of the schedule."""

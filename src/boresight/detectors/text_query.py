@@ -20,7 +20,7 @@ from boresight.core.types import DenseOutput, DenseTargets, Detections, Scene
 from boresight.decode.boxes import BoxDecoder
 from boresight.decode.fusion import Fusion
 from boresight.detectors.detector import Detector, Scenes
-from boresight.detectors.frozen_maps import FrozenMaps
+from boresight.detectors.frozen_maps import FrozenMaps, Maps
 from boresight.features.feature_store import FeatureStore, Named
 from boresight.losses.boxes import box_loss, boxes_of_cells, cells_to_visit
 from boresight.losses.classification import CellLoss, bce
@@ -187,23 +187,33 @@ class TextQuery(Detector):
 
     def forward(self, scenes: Sequence[Scene]) -> DenseOutput:
         """RGB scenes of any sizes to a score and a box for every query and cell."""
-        image = padded_batch(scenes, self.divisor)
-        stride: int = self.head.stride  # type: ignore[assignment]
-        features = self.encoder(image)[stride.bit_length() - 1]
-        rows, columns = features.shape[-2:]
-        frozen = self.maps(scenes, rows, columns, float(stride))
+        features = self.read(padded_batch(scenes, self.divisor))
+        frozen = self.maps(scenes, *features.shape[-2:], self.stride)
         text = self.maps.text if self.learned is None else self.learned(self.maps.text, self.maps.trained)
+        return replace(self.answer(features, frozen, text), sizes=tuple(s.size for s in scenes))
+
+    @property
+    def stride(self) -> float:
+        """Pixels a cell."""
+        return float(self.head.stride)  # type: ignore[arg-type]
+
+    def read(self, image: Tensor) -> Tensor:
+        """``[B, 3, H, W]`` raw pixels, sides multiples of ``divisor``, to features ``[B, D, h, w]`` of every cell."""
+        found: Tensor = self.encoder(image)[int(self.stride).bit_length() - 1]
+        return found
+
+    def answer(self, features: Tensor, frozen: Maps, text: Tensor) -> DenseOutput:
+        """Features and the frozen side on one grid, and queries ``[C, D]``, to a score and a box for each and cell."""
         found = self.head(features, frozen.dense, text, frozen.evidence, frozen.presence)
         shape = found.logits.shape
         return DenseOutput(
             logits=found.logits,
             boxes=found.boxes,
-            stride=float(stride),
+            stride=self.stride,
             quality=None if found.quality is None else found.quality.sigmoid().expand(shape),
             cam=frozen.cam,
             objectness=None if found.objectness is None else found.objectness.expand(shape),
             presence=frozen.presence.sigmoid(),
-            sizes=tuple(s.size for s in scenes),
         )
 
     def assign(self, output: DenseOutput, scenes: Sequence[Scene]) -> DenseTargets:

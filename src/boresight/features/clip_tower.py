@@ -64,7 +64,7 @@ def unit(x: Tensor, dim: int = -1) -> Tensor:
 
 def interpolated_positions(positions: Tensor, native: tuple[int, int], grid: tuple[int, int]) -> Tensor:
     """Positions ``[1 + P, D]`` of a native grid at another one, ``[1 + h * w, D]``; the class token keeps its own."""
-    if grid == native:
+    if not torch.compiler.is_exporting() and grid == native:  # an exported program is not made for one grid
         return positions
     first, rest = positions[:1], positions[1:]
     image = rest.T.reshape(1, -1, *native)
@@ -110,9 +110,9 @@ class VitTower:
         """The original path (input of every block, output of the last, each ``[B, 1 + P, width]``) and the grid."""
         v = self.visual
         x = v.conv1(pixels)
-        grid = (int(x.shape[2]), int(x.shape[3]))
+        grid = (x.shape[2], x.shape[3])
         x = x.flatten(2).transpose(1, 2)
-        x = torch.cat((v.class_embedding.to(x.dtype).expand(len(x), 1, -1), x), dim=1)
+        x = torch.cat((v.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1), x), dim=1)
         x = v.ln_pre(x + interpolated_positions(v.positional_embedding, v.grid_size, grid).to(x.dtype))
         stream = [x]
         for block in self.blocks:
@@ -149,7 +149,7 @@ class VitTower:
         chosen = chosen if average == 1 else dense_methods.multi_layer(chosen, average)
         stream, grid = self.stream(pixels)
         raw = [stream[i + 1][:, 1:] for i in _wanted(layers, self.depth)]
-        wide = torch.cat(raw, dim=-1) if raw else pixels.new_zeros(len(pixels), grid[0] * grid[1], 0)
+        wide = torch.cat(raw, dim=-1) if raw else pixels.new_zeros(pixels.shape[0], grid[0] * grid[1], 0)
         return TowerOutput(
             aligned=_as_map(chosen(self, stream, grid)[:, 1:], grid),
             layers=_as_map(wide, grid),
@@ -220,7 +220,7 @@ class ResnetTower:
         raw = [F.adaptive_avg_pool2d(stages[i], grid) for i in _wanted(layers, self.depth)]
         return TowerOutput(
             aligned=_as_map(cells, grid),
-            layers=torch.cat(raw, dim=1) if raw else last.new_zeros(len(last), 0, *grid),
+            layers=torch.cat(raw, dim=1) if raw else last.new_zeros(last.shape[0], 0, *grid),
             pooled=attended[:, 0],
         )
 

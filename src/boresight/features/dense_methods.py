@@ -83,7 +83,6 @@ def sclip(tower: VitTower, stream: Sequence[Tensor], grid: tuple[int, int]) -> T
     return tower.aligned(x + block.ls_2(block.mlp(block.ln_2(x))))
 
 
-@lru_cache(maxsize=4)
 def neighbourhood(grid: tuple[int, int], device: torch.device) -> Tensor:
     """``[1 + P, 1 + P]`` Gaussian of the distance between cells: 1 at the cell itself, 0 for the class token."""
 
@@ -91,12 +90,18 @@ def neighbourhood(grid: tuple[int, int], device: torch.device) -> Tensor:
         place = torch.arange(cells, dtype=torch.float32, device=device)
         return torch.exp(-((place[:, None] - place[None]) ** 2) / (2 * SIGMA**2))
 
-    return F.pad(torch.kron(along(grid[0]), along(grid[1])), (1, 0, 1, 0))
+    down, across = along(grid[0]), along(grid[1])
+    # torch.kron, spelled out: it would fix the grid of an exported program
+    return F.pad((down[:, None, :, None] * across[None, :, None, :]).flatten(2).flatten(0, 1), (1, 0, 1, 0))
+
+
+_kept = lru_cache(maxsize=4)(neighbourhood)
 
 
 def naclip(tower: VitTower, stream: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
     """``A = softmax(k kᵀ / sqrt d + G)``, ``G`` from :func:`neighbourhood` (Hajimiri et al. 2025, NACLIP)."""
-    bias = neighbourhood(grid, stream[0].device).to(stream[0].dtype)
+    around = neighbourhood if torch.compiler.is_exporting() else _kept
+    bias = around(grid, stream[0].device).to(stream[0].dtype)
     return _reduced(tower, stream, lambda q, k, v: F.scaled_dot_product_attention(k, k, v, attn_mask=bias))
 
 

@@ -12,22 +12,7 @@ from torchvision.ops import batched_nms
 from boresight.core.grid import flat_cell, unravel_cell
 from boresight.core.types import Detections, Scene
 from boresight.detectors.detector import Detector
-
-
-def starts(length: int, window: int, overlap: int, step: int) -> list[int]:
-    """Where windows begin along one side: multiples of ``step``, the last window reaches the end.
-
-    Neighbours share at least ``overlap`` pixels. Raises ValueError where that leaves less than a ``step`` to go on.
-    """
-    if not 0 <= overlap <= window - step:
-        raise ValueError(
-            f"overlap {overlap} must lie in 0..{window - step}: windows of {window} px, steps of {step} px"
-        )
-    if length <= window:
-        return [0]
-    stride = (window - overlap) // step * step
-    last = -(-(length - window) // step) * step
-    return [*range(0, last, stride), last]
+from boresight.run.tiles import starts
 
 
 def windows_of(scene: Scene, window: int, overlap: int, step: int) -> Iterator[tuple[int, int, Scene]]:

@@ -1,0 +1,51 @@
+"""The verb that exports a run, and `predict` with the file that it made."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from boresight.core.errors import UserError
+
+Result = dict[str, Any]
+
+
+def add_export_verb(verb: argparse.ArgumentParser, common: Callable[..., argparse.ArgumentParser]) -> None:
+    """The options of `export`."""
+    export = common(verb, _export)
+    export.add_argument("run_folder", metavar="RUN")
+    export.add_argument("--format", default="onnx", choices=["onnx", "torch_export"], help="default: %(default)s")
+    export.add_argument("--out", help="the file (default: model.onnx, or model.pt2, in the run's folder)")
+    export.add_argument("--which", default="last", choices=["last", "best"], help="the checkpoint")
+    export.add_argument("--frames", type=int, default=4, help="validation frames to check it on (default: %(default)s)")
+
+
+def _export(args: argparse.Namespace, rest: list[str]) -> Result:
+    from boresight.run.record import RunFolder
+
+    if args.frames < 1:
+        raise UserError(f"--frames {args.frames}: must be 1 or more: nothing is exported unchecked")
+    run = RunFolder.existing(args.run_folder)
+    from boresight.run.export import export_run
+
+    out = Path(args.out) if args.out else None
+    return export_run(run, form=args.format, out=out, which=args.which, frames=args.frames, quiet=args.json)
+
+
+def predict_exported(args: argparse.Namespace) -> Result:
+    """`predict` with an ONNX file; torch stays out."""
+    from boresight.run.onnx_model import OnnxModel
+    from boresight.run.predict_onnx import predict_points
+
+    if args.checkpoint != "last":
+        raise UserError(f"--checkpoint: {args.run_folder} holds one; export the other with --which {args.checkpoint}")
+    model = OnnxModel.open(args.run_folder)
+    overlays = Path(args.overlays) if args.overlays else None
+    common: Result = {"threshold": args.threshold, "overlays": overlays, "quiet": args.quiet}
+    if args.queries is not None:
+        raise UserError(f"--queries: {model.path} holds a `point`, which finds points and takes no queries")
+    if args.refine is not None:
+        raise UserError(f"--refine: {model.path} holds a `point`, whose points have no boxes to tighten")
+    return predict_points(model, args.images, Path(args.out), **common)

@@ -1,0 +1,85 @@
+"""An exported detector at work: images to detections with onnxruntime and numpy. Does without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from boresight.core.errors import UserError
+from boresight.core.found import Found
+from boresight.decode.arrays import decode_points
+from boresight.run.onnx_file import opened, read_about
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """A file that `boresight export` made.
+
+    Attributes:
+        path: the file.
+        about: what stands in its properties.
+        session: of onnxruntime.
+    """
+
+    path: Path
+    about: dict[str, Any]
+    session: Any
+
+    @classmethod
+    def open(cls, path: str | Path) -> OnnxModel:
+        """Read a file; UserError where there is none, or it is none of ours."""
+        path = Path(path)
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; `boresight export RUN` makes one")
+        session = opened(str(path), str(path))
+        return cls(path, read_about(session, path), session)
+
+    @property
+    def system(self) -> str:
+        """``point``, ``text`` or ``refine``."""
+        return str(self.about["system"])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the trained classes."""
+        return tuple(self.about["classes"])
+
+    @property
+    def threshold(self) -> float:
+        """The operating point chosen on the validation images."""
+        return float(self.about["threshold"])
+
+    def run(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """The graph itself: its outputs by name."""
+        names = list(self.about["outputs"])
+        return dict(zip(names, self.session.run(names, inputs), strict=True))
+
+
+def find_points(model: OnnxModel, frame: np.ndarray) -> Found:
+    """What a model of ``point`` finds in one frame ``[1, H, W]`` of raw values, best first, before any threshold."""
+    level, spread = brightness(frame)
+    found = model.run(
+        image=frame[None].astype(np.float32),
+        level=np.array([level], dtype=np.float32),
+        spread=np.array([spread], dtype=np.float32),
+    )
+    size = int(frame.shape[1]), int(frame.shape[2])
+    return decode_points(
+        found["logits"][0],
+        found["scores"][0],
+        found["boxes"][0],
+        stride=model.about["stride"],
+        size=size,
+        **model.about["decode"],
+    )
+
+
+def brightness(frame: np.ndarray) -> tuple[float, float]:
+    """``(level, spread)`` of a frame: see :func:`boresight.core.types.frame_brightness`."""
+    values = frame.astype(np.float64)
+    if values.size and values.min() == values.max():
+        return float(values.flat[0]), 1.0
+    return float(values.mean()), float(values.std())
