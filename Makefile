@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test bench
+.PHONY: help setup check test bench docs
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ test:  ## the whole suite: CPU, offline, warnings are errors
 
 bench:  ## every benchmark, side by side with its peers in one run
 	@for script in $(wildcard benchmarks/*.py); do echo "== $$script" && $(BIN)/python "$$script" || exit 1; done
+
+docs: $(BIN)/python  ## the site of the documentation in build/docs/site, warnings are errors
+	$(BIN)/pip install -q -e ".[docs]" -c constraints.txt
+	$(BIN)/python docs/make_site.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
