@@ -356,11 +356,12 @@ def _report(args: argparse.Namespace, rest: list[str]) -> Result:
         run = RunFolder.existing(folder)
         from boresight.report.html import write_report
 
-        path = write_report([run], run.report)
+        path = write_report([run], run.report, quiet=args.quiet)
     if args.open:
         import webbrowser
 
-        webbrowser.open(path.resolve().as_uri())
+        if not webbrowser.open(path.resolve().as_uri()):
+            print(f"boresight: no browser could be started here; open {path} yourself", file=sys.stderr)
     if not args.json:
         print(path)
     return {"report": str(path)}

@@ -30,6 +30,7 @@ class Checker(HTMLParser):
         self.tags: list[str] = []
         self.ids: list[str] = []
         self.links: list[str] = []
+        self.scripts: list[dict[str, str | None]] = []
         self.open: list[str] = []
         self.wrong: list[str] = []
         self.unlabelled = 0
@@ -39,10 +40,17 @@ class Checker(HTMLParser):
         given = dict(attrs)
         self.tags.append(tag)
         self.ids += [given["id"]] if "id" in given else []
+        self.scripts += [given] if tag == "script" else []
         self.links += [given[k] for k in ("href", "src") if k in given]
         self.unlabelled += tag == "svg" and not given.get("aria-label") and given.get("aria-hidden") != "true"
         if tag not in VOID:
             self.open.append(tag)
+
+    @property
+    def strange(self) -> list[Any]:
+        """Frames, and scripts beside the one of the page and its data."""
+        known = [{}, {"type": "application/json", "id": "browser-data"}]
+        return [s for s in self.scripts if s not in known] + [t for t in self.tags if t == "iframe"]
 
     def handle_startendtag(self, tag, attrs):
         self.handle_starttag(tag, attrs)

@@ -131,6 +131,11 @@ def test_a_run_is_diagnosed_and_everything_is_written(text_runs, name, tmp_path,
     assert len(rows) == kept["counts"]["kept"]
     assert set(rows[0]) == set(COLUMNS)
     assert {r["bucket"] for r in rows} <= {"supervised", "inside", "background"}
+    objects = read_parquet(run.objects)
+    assert len(objects) == kept["counts"]["objects"]
+    lost = [r["regret"] for r in objects if r["regret"] is not None]
+    assert all(r["regret"] == r["best"] - r["top"] >= 0 for r in objects if r["regret"] is not None)
+    assert sum(lost) / len(lost) == pytest.approx(kept["ranking"]["regret"]["value"])
 
 
 def test_a_run_of_points_is_diagnosed(copied, capsys):

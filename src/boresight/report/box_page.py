@@ -18,6 +18,7 @@ from boresight.report.box_pictures import (
     worst,
 )
 from boresight.report.box_tables import SEARCH, class_names, class_table, overview, per_class
+from boresight.report.browser import browser
 from boresight.report.chosen import by_image, chosen_frames
 from boresight.report.curves import Panel, training_panels
 from boresight.report.diagnosis import diagnosis_part
@@ -72,7 +73,13 @@ class Gallery:
     pictures: list[BoxPicture]
 
 
-def box_page(data: Sequence[RunData], heading: Mapping[str, Any], table: Sequence[Mapping[str, Any]] | None) -> str:
+def box_page(
+    data: Sequence[RunData],
+    heading: Mapping[str, Any],
+    table: Sequence[Mapping[str, Any]] | None,
+    *,
+    quiet: bool = True,
+) -> str:
     """Render the page; ``heading`` is what every page has, ``table`` replaces the overview."""
     store = FrameStore()
     novel = novel_names(data, store)
@@ -85,6 +92,7 @@ def box_page(data: Sequence[RunData], heading: Mapping[str, Any], table: Sequenc
     return page(
         "boxes.html",
         **{**heading, "lead": heading["lead"] or verdicts},
+        browser=browser(data, store, quiet=quiet),
         summary=given_table(table, SEARCH) if table is not None else overview(data),
         classes=class_table(data, novel),
         class_chart=class_chart(data, novel),

@@ -31,6 +31,7 @@ def write_report(
     title: str | None = None,
     lead: str | None = None,
     table: list[dict[str, Any]] | None = None,
+    quiet: bool = True,
 ) -> Path:
     """Write the page of one or several runs.
 
@@ -41,6 +42,7 @@ def write_report(
         title: heading (default: the runs' names).
         lead: what the page says, in sentences; a blank line begins a paragraph.
         table: rows to show instead of the summary that is made from the runs, the first key naming the row.
+        quiet: no progress.
 
     Returns:
         ``out``.
@@ -63,5 +65,5 @@ def write_report(
         "run_key": [(d.name, f"s{d.colour % len(PALETTE)}") for d in data],
         "differing": differing_settings(data),
     }
-    write_text(out, PAGES[kinds[0]](data, heading, table))
+    write_text(out, PAGES[kinds[0]](data, heading, table, quiet=quiet))
     return out

@@ -1,10 +1,18 @@
-"""Renders one of the package's templates. Everything that a user may have named is escaped."""
+"""Renders one of the package's templates. Everything that a user may have named is escaped.
+
+A page carries one script, our own, and a policy that lets the browser run that one alone and load nothing.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+from functools import cache
+from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from boresight import __version__
 
@@ -18,4 +26,18 @@ def page(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(version=__version__, **values)
+    script = scripts("theme.js", *(["browser.js"] if getattr(values.get("browser"), "data", None) else []))
+    own = {"version": __version__, "script": script, "script_hash": script_hash(script)}
+    return environment.get_template(template).render(**own, **values)
+
+
+@cache
+def scripts(*files: str) -> Markup:
+    """Scripts of the package, as the one script of a page."""
+    folder = resources.files("boresight.report") / "templates"
+    return Markup("\n").join(Markup((folder / file).read_text(encoding="utf-8")) for file in files)
+
+
+def script_hash(script: str) -> str:
+    """What the page's policy names: no other script runs in it, whatever the names in it say."""
+    return base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")

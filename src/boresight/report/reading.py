@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,10 @@ class RunData:
         environment, evaluation, done: the JSON files.
         metrics, targets, matches: the tables.
         notes: sentences on what is missing.
-        diagnosis, emissions: what `boresight diagnose` wrote.
+        diagnosis, emissions, objects: what `boresight diagnose` wrote.
         data: settings of the frames it was judged on, else of those it was trained with; None where they cannot be
             read.
+        root: the run folder.
     """
 
     name: str
@@ -59,6 +61,13 @@ class RunData:
     data: AnyData | None = None
     diagnosis: dict[str, Any] | None = None
     emissions: list[dict[str, Any]] = field(default_factory=list)
+    objects: list[dict[str, Any]] = field(default_factory=list)
+    root: Path = Path()
+
+    @cached_property
+    def predictions(self) -> list[dict[str, Any]] | None:
+        """COCO results of the judged split, None where there are none. UserError for a damaged file."""
+        return _json(RunFolder(self.root).predictions)
 
     @property
     def detector(self) -> str:
@@ -128,6 +137,8 @@ def read_run(run: RunFolder, name: str, index: int) -> RunData:
         data,
         _json(run.diagnosis),
         _table(run.emissions),
+        _table(run.objects),
+        run.root,
     )
 
 
@@ -146,11 +157,12 @@ def _judged_data(settings: Settings, evaluation: Mapping[str, Any] | None, notes
     return changed.data
 
 
-def _json(path: Path) -> dict[str, Any] | None:
+def _json(path: Path) -> Any:
+    """The content of a JSON file, None where there is none."""
     if not path.is_file():
         return None
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); remove it and evaluate or train the run again") from error
     return content
@@ -201,6 +213,14 @@ class FrameStore:
             return box_splits(data, split) if isinstance(data, BoxDataSettings) else point_splits(data, only=split)
         except UserError as error:
             return f"The frames cannot be opened here: {error}."
+
+
+def same_images(run: RunData) -> bool:
+    """The run was diagnosed on the images that it was judged on."""
+    if run.settings is None or run.data is None or run.diagnosis is None:
+        return False
+    told = (run.diagnosis.get("split", "val"), _same_frames(run.settings.data))
+    return told == (run.split, _same_frames(run.data))
 
 
 def _same_frames(data: AnyData) -> AnyData:

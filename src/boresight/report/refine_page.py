@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from boresight.report.box_tables import Table
+from boresight.report.browser import browser
 from boresight.report.curves import training_panels
 from boresight.report.diagnosis import diagnosis_part
 from boresight.report.page import page
@@ -42,7 +43,13 @@ NO_BOX = "No coarse box that was judged stands for an object"
 GROUPS = {"by_size": "By size", "by_class": "By class"}
 
 
-def refine_page(data: Sequence[RunData], heading: Mapping[str, Any], table: Sequence[Mapping[str, Any]] | None) -> str:
+def refine_page(
+    data: Sequence[RunData],
+    heading: Mapping[str, Any],
+    table: Sequence[Mapping[str, Any]] | None,
+    *,
+    quiet: bool = True,
+) -> str:
     """Render the page; ``heading`` is what every page has, ``table`` replaces the overview."""
     store = FrameStore()
     judged = [run for run in data if (run.evaluation or {}).get("iou_after") is not None]
@@ -52,6 +59,7 @@ def refine_page(data: Sequence[RunData], heading: Mapping[str, Any], table: Sequ
     return page(
         "refine.html",
         **{**heading, "lead": heading["lead"] or [sentence(run) for run in data if run.evaluation]},
+        browser=browser(data, store, quiet=quiet),
         summary=given_table(table, NAMES) if table is not None else overview(data),
         diagnosed=[diagnosis_part(run) for run in data] if any(run.diagnosis for run in data) else [],
         displaced=[None] * len(data),

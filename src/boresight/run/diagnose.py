@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from boresight.core.emission import Source
 from boresight.core.errors import UserError
 from boresight.core.types import Scene
@@ -57,6 +59,20 @@ COLUMNS = {
 }
 """``emissions.parquet``: a row a detection that the detector returns."""
 
+OBJECT_COLUMNS = {
+    "image": "string",
+    "image_id": "int64",
+    "object": "int64",
+    "class": "string",
+    "side": "float64",
+    "cells": "int64",
+    "positives": "int64",
+    "best": "float64",
+    "top": "float64",
+    "regret": "float64",
+}
+"""``objects.parquet``: a row an object that counts."""
+
 
 UNSCORED = "it learns no score: class and place of each object are given, and the most central cells speak for it"
 """Why a localiser's scores are not asked."""
@@ -71,7 +87,7 @@ def diagnose_run(
     bootstrap: int = 500,
     quiet: bool = True,
 ) -> Diagnosed[Diagnosis]:
-    """Audit the detector of a run on a split, and write ``diagnosis.json`` and ``emissions.parquet`` into the run.
+    """Audit the detector of a run on a split, and write ``diagnosis.json`` and both tables into the run.
 
     Args:
         run: a trained run of ``point``, ``text`` or ``localise``.
@@ -105,6 +121,7 @@ def diagnose_run(
     about = {"run": str(run.root), "detector": kind.name, "split": split, "checkpoint": which, "limit": limit}
     write_json(run.diagnosis, about | told.to_dict())
     write_parquet(run.emissions, emission_table(audited), COLUMNS)
+    write_parquet(run.objects, object_table(audited), OBJECT_COLUMNS)
     return told
 
 
@@ -162,6 +179,30 @@ def emission_table(audited: Audited) -> list[dict[str, Any]]:
                 "distance": None if rows.distance[i] != rows.distance[i] else float(rows.distance[i]),
                 "kind": kind,
                 **(_displaced(rows, better[i]) if i in better else {}),
+            }
+        )
+    return table
+
+
+def object_table(audited: Audited) -> list[dict[str, Any]]:
+    """A row for each object: how well its cells box it, and what its top-scored cell loses (``regret``)."""
+    rows = audited.objects
+    table = []
+    for i in range(len(rows)):
+        scene, known = audited.scenes[rows.image[i]], bool(np.isfinite(rows.best[i]))
+        best, top = (float(rows.best[i]), float(rows.top[i])) if known else (None, None)
+        table.append(
+            {
+                "image": scene.name,
+                "image_id": scene.image_id,
+                "object": int(rows.object[i]),
+                "class": audited.classes[rows.label[i]],
+                "side": float(rows.side[i]),
+                "cells": int(rows.cells[i]),
+                "positives": None if rows.positives[i] < 0 else int(rows.positives[i]),
+                "best": best,
+                "top": top,
+                "regret": None if best is None or top is None else best - top,
             }
         )
     return table

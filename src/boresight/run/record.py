@@ -168,6 +168,7 @@ class RunFolder:
         self.diagnosis = self.root / "diagnosis.json"
         self.emissions = self.root / "emissions.parquet"
         self.objects = self.root / "objects.parquet"
+        self.objects = self.root / "objects.parquet"
         self.report = self.root / "report.html"
         self.done = self.root / "done.json"
         self.health = self.root / "health.json"
