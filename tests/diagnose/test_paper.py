@@ -22,7 +22,7 @@ from boresight.diagnose.emitted import BACKGROUND, INSIDE, NOWHERE, SUPERVISED, 
 from boresight.diagnose.gains import without_missed
 from boresight.diagnose.likeness import BoxIou
 from boresight.diagnose.oracles import without_duplicates
-from boresight.diagnose.ranking import calibration, correlations, kendall, regret, separation, spearman
+from boresight.diagnose.ranking import calibration, correlations, kendall, regret, spearman
 from boresight.diagnose.truth import Truth
 from boresight.evaluate.estimate import Resampler
 
@@ -240,13 +240,24 @@ def test_what_is_trained_for_a_dont_care_is_not_supervised():
 
 
 def test_separation_on_paper():
-    """Above 0.5 lie half of the two near scores and none of the three others; nowhere is the difference larger."""
-    near = np.array([True, True, False, False, False, False])
-    score = np.array([0.9, 0.4, 0.5, 0.4, 0.1, 0.01])  # the last is not heard
-    assert separation(score, near, 2) == 0.5
-    assert separation(score, near, 3) is None
-    assert separation(np.array([0.9, 0.8, 0.1, 0.2]), near[:4], 2) == 1.0
-    assert separation(np.array([0.1, 0.2, 0.9, 0.8]), near[:4], 2) == 1.0
+    """Near objects 0.4, 0.5, 0.6, 0.8 and 0.9 are said, in the background 0.7: up to 0.6 lie three of five and none."""
+    loudness = audit(Paper(), [paper_scene()]).loudness
+    assert loudness.counts.sum(1).tolist() == [5, 1]
+    assert loudness.separation(1) == pytest.approx(0.6)
+    assert loudness.separation(2) is None
+    twice = audit(Paper(), [paper_scene(), replace(paper_scene(), image_id=2, name="again")]).loudness
+    assert twice.separation(2) == pytest.approx(0.6)
+
+
+def test_what_nobody_hears_is_not_counted():
+    class Quiet(Paper):
+        def emit(self, scene):
+            e = super().emit(scene)
+            return replace(e, scores=e.scores + 0.04 * (e.scores == 0))  # under a twentieth of 0.9
+
+    assert audit(Quiet(), [paper_scene()]).loudness.counts.sum(1).tolist() == [5, 1]
+    nothing = replace(paper_scene(), ignore=torch.ones(3, dtype=torch.bool))
+    assert audit(Paper(), [nothing]).loudness.counts.sum(1).tolist() == [0, 6]
 
 
 # --- oracles ---
@@ -403,7 +414,6 @@ def _made(image, score, iou, bucket):
         own=iou[order],
         object=zero,
         distance=np.zeros(n),
-        loudest=np.ones(n, bool),
         kept=np.ones(n, bool),
         by=np.arange(n),
     )

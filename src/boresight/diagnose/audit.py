@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
 from boresight.core.emission import Decoding, Emission, Missing, Source, Supervision
 from boresight.core.types import Detections, Scene
@@ -14,6 +15,7 @@ from boresight.decode.replay import Selected, select
 from boresight.diagnose.control import control
 from boresight.diagnose.emitted import EmittedRows, ObjectRows, Seen, emitted_rows, object_rows
 from boresight.diagnose.likeness import BoxIou, Closeness, Likeness
+from boresight.diagnose.loudness import Loudness
 from boresight.diagnose.oracles import OF_SCORES, ORACLES, likeness_of_all, without_duplicates
 from boresight.diagnose.truth import Truth
 from boresight.evaluate.box_set import BoxSet
@@ -40,6 +42,7 @@ class Audited:
         supervision: Missing where it is not known; else whether the assigner looks at predictions.
         decoding: how the detector selects; None where it returned its own detections.
         missing: what the source cannot give, by what it is, with the reason.
+        loudness: of cells near objects and in the background.
         reach: of points, the distance in pixels within which one counts as found; None for boxes.
     """
 
@@ -53,6 +56,7 @@ class Audited:
     supervision: bool | Missing
     decoding: Decoding | None
     missing: dict[str, str]
+    loudness: Loudness
     reach: float | None = None
 
     @property
@@ -92,7 +96,7 @@ def audit(
     oracles: dict[str, list[Detections] | Missing] = {name: [] for name in ("threshold", "duplicates", *ORACLES)}
     missing: dict[str, str] = {}
     supervision: bool | Missing = Missing("no image holds an object")
-    first = 0
+    first, loudness = 0, Loudness()
     for number, scene in enumerate(scenes):
         seen = look(source, scene)
         selected = chosen(source, seen.emission)
@@ -101,7 +105,9 @@ def audit(
         found.append(selected.found())
         first += len(rows[-1])
         supervision = _known(seen, supervision, missing)
-        _ask_oracles(source, seen, like, oracles)
+        likeness_here = likeness_of_all(seen, like)
+        loudness.add(seen, likeness_here)
+        _ask_oracles(source, seen, like, likeness_here, oracles)
         kept.append(scene.without_pixels())
         told(number + 1)
     return Audited(
@@ -115,6 +121,7 @@ def audit(
         supervision,
         source.decoding,
         missing,
+        loudness,
         like.tolerance if isinstance(like, Closeness) else None,
     )
 
@@ -201,13 +208,16 @@ def opened(decoding: Decoding) -> Decoding:
 
 
 def _ask_oracles(
-    source: Source, seen: Seen, likeness: Likeness, oracles: dict[str, list[Detections] | Missing]
+    source: Source,
+    seen: Seen,
+    likeness: Likeness,
+    like: Tensor,
+    oracles: dict[str, list[Detections] | Missing],
 ) -> None:
     if source.decoding is None and not isinstance(source, Selects):
         for name in oracles:
             oracles[name] = Missing("how it selects is not known, so that nothing can be changed before it")
         return
-    like = likeness_of_all(seen, likeness)
     open_door = None if source.decoding is None else opened(source.decoding)
     for name, answers in oracles.items():
         if isinstance(answers, Missing):

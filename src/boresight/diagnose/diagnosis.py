@@ -15,8 +15,7 @@ from boresight.diagnose.displacement import displacement
 from boresight.diagnose.emitted import INSIDE, NOWHERE, SUPERVISED, UNPLACED, EmittedRows
 from boresight.diagnose.finding import Finding
 from boresight.diagnose.gains import HEARD, Gains, at_threshold, for_the_verdict, gains
-from boresight.diagnose.oracles import NEAR
-from boresight.diagnose.ranking import calibration, correlations, regret, separation
+from boresight.diagnose.ranking import calibration, correlations, regret
 from boresight.diagnose.verdict import Verdict, judge
 from boresight.evaluate.box_match import match_boxes
 from boresight.evaluate.estimate import Resampler
@@ -79,7 +78,7 @@ def diagnose(
     attributed = gains(audited, replicates=replicates, seed=seed)
     by_threshold = at_threshold(audited.boxes(), None if "scores" in audited.missing else threshold, draw.weights)
     counts = _counts(audited)
-    apart = _apart(audited)
+    apart = None if "scores" in audited.missing else audited.loudness.separation(HEARD)
     verdict = judge(
         for_the_verdict(attributed, by_threshold, apart),
         ap50=attributed.now.ap50.estimate(),
@@ -115,21 +114,6 @@ def judged(audited: Audited) -> tuple[Bools, Bools]:
     hit, ignored = (np.zeros(len(audited.rows), bool) for _ in range(2))
     hit[kept], ignored[kept] = match.hit, match.ignored
     return hit, ignored
-
-
-def _apart(audited: Audited) -> float | None:
-    """How far the scores of objects and of the background are apart; None where most objects were crowded out.
-
-    A background that is loud enough takes all places that there are: what is left near objects is as loud by choice.
-    """
-    rows = audited.rows
-    if "scores" in audited.missing:
-        return None
-    near = rows.iou >= NEAR
-    reached = len(np.unique(np.stack((rows.image[near], rows.object[near])), axis=1).T)
-    if reached < len(audited.objects) / 2:
-        return None
-    return separation(rows.score[rows.loudest], near[rows.loudest], HEARD)
 
 
 def _counts(audited: Audited) -> dict[str, int]:

@@ -56,7 +56,6 @@ class EmittedRows(_Columns):
         own: likeness to the object of its class that it fits best.
         object: number of the object of ``iou`` among those of its image that count, -1 for none.
         distance: from the cell's centre to that object's, in strides; NaN where there is no such thing.
-        loudest: the class is the one that its cell says loudest; True where the cell is not known.
         kept: returned by the detector.
         by: row (of this table) of the detection that suppressed it, its own where none did.
     """
@@ -73,7 +72,6 @@ class EmittedRows(_Columns):
     own: Floats
     object: Ints
     distance: Floats
-    loudest: Bools
     kept: Bools
     by: Ints
 
@@ -184,7 +182,6 @@ def emitted_rows(seen: Seen, selected: Selected, image: int, first: int, likenes
         own=own.double().numpy(),
         object=object_.numpy() - 1,
         distance=_distance(emission, truth, cell, torch.where(known, object_ - 1, -1)),
-        loudest=(~known | (selected.labels == emission.scores.argmax(0)[cell])).numpy(),
         kept=selected.kept.numpy(),
         by=selected.by.numpy() + first,
     )

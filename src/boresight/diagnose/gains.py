@@ -283,7 +283,7 @@ def for_the_verdict(gained: Gains, told: AtThreshold, apart: float | None = None
 
     That of the threshold is the larger of what it costs in AP50 and in F1; that of the boxes, where they are loose, the
     larger of what they cost in AP50 and in AP. Where scores do not even tell objects from the background (``apart``,
-    see :func:`boresight.diagnose.ranking.separation`), a loud background is the score's doing.
+    see :func:`boresight.diagnose.loudness.Loudness.separation`), a loud background is the score's doing.
     """
     table = with_threshold(gained.ap50, told)
     if apart is not None and apart < APART and {"score_everywhere", "background"} <= table.keys():

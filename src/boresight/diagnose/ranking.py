@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from scipy.stats import kendalltau, ks_2samp, rankdata
+from scipy.stats import kendalltau, rankdata
 
 from boresight.diagnose.emitted import EmittedRows, ObjectRows
 from boresight.evaluate.bootstrap import percentile_interval
@@ -87,18 +87,6 @@ def kendall(a: Floats, b: Floats) -> float | None:
     if len(a) < 2 or not np.ptp(a) or not np.ptp(b):
         return None
     return float(kendalltau(a, b).statistic)
-
-
-def separation(score: Floats, near: Bools, least: int) -> float | None:
-    """How far cells' scores near an object and in the background are apart: the statistic of Kolmogorov and Smirnov.
-
-    The largest difference, over all scores, between the shares of either that lie above it: 0 is a score that was
-    drawn, 1 one that never errs, or always. Scores below a twentieth of the highest are left out: nobody hears them.
-    None with fewer than ``least`` of either.
-    """
-    heard = score > 0.05 * score.max(initial=0.0)
-    one, other = score[heard & near], score[heard & ~near]
-    return None if min(len(one), len(other)) < least else float(ks_2samp(one, other).statistic)
 
 
 def calibration(score: Floats, fit: Floats, where: Bools, bins: int = 10) -> dict[str, Any] | None:
