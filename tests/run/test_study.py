@@ -285,6 +285,16 @@ def test_changed_settings_are_refused(written, at_once, tmp_path):
         run_study(read_study(written(base={"train": {"steps": 41}})), tmp_path / "out")
 
 
+def test_a_run_from_before_a_key_was_known_is_taken_as_it_is(written, at_once, tmp_path):
+    """Keys come with defaults that leave older runs what they were."""
+    first = run_study(read_study(written()), tmp_path / "out")
+    for config in (tmp_path / "out").rglob("config.yaml"):
+        lines = config.read_text().splitlines(keepends=True)
+        assert any("init:" in line for line in lines)
+        config.write_text("".join(line for line in lines if "init:" not in line))
+    assert run_study(read_study(written()), tmp_path / "out") == first
+
+
 def test_the_command(written, at_once, tmp_path, capsys):
     words = ["compare", str(written()), "--runs", str(tmp_path / "runs"), "--quiet"]
     assert main([*words, "--json", "--seeds", "2"]) == 0

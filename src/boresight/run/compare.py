@@ -18,7 +18,7 @@ from boresight.evaluate.bootstrap import (
     paired_ratio_difference,
 )
 from boresight.run.jobs import judged, run_jobs
-from boresight.run.parse import nested, read_yaml
+from boresight.run.parse import nested, read_yaml, settings_from
 from boresight.run.recipes import recipe
 from boresight.run.record import RunFolder, read_json, read_parquet, write_json, write_yaml
 from boresight.run.study import Study
@@ -36,7 +36,8 @@ def run_study(study: Study, folder: Path, *, jobs: int | None = None, quiet: boo
         settings = study.settings[dataset, variant]
         wanted = nested(replace(settings, train=replace(settings.train, seed=seed, threads=1)))
         if run.config.is_file():
-            if read_yaml(run.config) != wanted:
+            # a key that came later has its default in the older file
+            if nested(settings_from(type(settings), read_yaml(run.config), origin=str(run.config))) != wanted:
                 raise UserError(
                     f"{run.root}: trained with other settings; choose another --runs, or remove that folder"
                 )
