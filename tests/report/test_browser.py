@@ -53,6 +53,13 @@ _spec.loader.exec_module(grid)
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 PATIENCE = 60.0
+LAUNCH = """
+import fcntl, os, sys
+hears, speaks = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3])
+os.dup2(hears, 3)
+os.dup2(speaks, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Chromium:
@@ -62,20 +69,15 @@ class Chromium:
         theirs, self._write = os.pipe()
         self._read, their_answer = os.pipe()
 
-        def arrange() -> None:
-            moved = [os.dup(theirs), os.dup(their_answer)]
-            os.dup2(moved[0], 3)
-            os.dup2(moved[1], 4)
-
         flags = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage")
         quiet = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--mute-audio")
+        own = ("--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank")
         self.process = subprocess.Popen(
-            [executable, *flags, *quiet, "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"],
+            [sys.executable, "-c", LAUNCH, str(theirs), str(their_answer), executable, *flags, *quiet, *own],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            close_fds=False,
-            preexec_fn=arrange,
+            pass_fds=(theirs, their_answer),
         )
         os.close(theirs)
         os.close(their_answer)
@@ -559,6 +561,11 @@ def test_keys(words, opened):
     page("document.getElementById('b-threshold').focus()")
     page.key("ArrowRight")
     assert page.current() == names[1]  # the slider moves, not the list
+    page("document.getElementById('b-list').focus()")
+    page.key("End")
+    assert page.current() == page.listed()[-1]
+    page.key("ArrowUp")
+    assert page.current() == page.listed()[-2]
 
 
 def test_zooming_shows_another_part(words, opened):

@@ -26,16 +26,17 @@ def page(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    script = scripts("theme.js", *(["browser.js"] if getattr(values.get("browser"), "data", None) else []))
+    script = scripts(getattr(values.get("browser"), "data", None) is not None)
     own = {"version": __version__, "script": script, "script_hash": script_hash(script)}
     return environment.get_template(template).render(**own, **values)
 
 
 @cache
-def scripts(*files: str) -> Markup:
-    """Scripts of the package, as the one script of a page."""
-    folder = resources.files("boresight.report") / "templates"
-    return Markup("\n").join(Markup((folder / file).read_text(encoding="utf-8")) for file in files)
+def scripts(browsing: bool) -> Markup:
+    """The script of a page: light and dark, and what is needed to browse images. Files follow each other by name."""
+    folder = resources.files("boresight.report") / "templates" / "script"
+    files = sorted((f for f in folder.iterdir() if browsing or f.name.startswith("0-")), key=lambda f: f.name)
+    return Markup("\n").join(Markup(file.read_text(encoding="utf-8")) for file in files)
 
 
 def script_hash(script: str) -> str:

@@ -2,14 +2,15 @@
 
 /* Light or dark: what the system says, until the reader chooses; the choice is kept where the browser allows it. */
 (function theme() {
-  const root = document.documentElement, button = document.getElementById("theme");
+  const root = document.documentElement,
+    button = document.getElementById("theme");
   const system = matchMedia("(prefers-color-scheme: dark)");
   root.classList.add("js");
   function kept(value) {
     try {
       if (value) localStorage.setItem("boresight-theme", value);
       return localStorage.getItem("boresight-theme");
-    } catch (refused) {
+    } catch {
       return null;
     }
   }
