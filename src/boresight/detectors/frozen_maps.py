@@ -127,27 +127,36 @@ class FrozenMaps(nn.Module):
         if self._features.clip.device != device:
             self._features.clip.to(device)
         stacks, whole, sizes, maps = [], [], [], []
-        for scene, item in zip(scenes, self._features(scenes), strict=True):
+        items = self._features(scenes)
+        for scene, item in zip(scenes, items, strict=True):
             stacks.append(self.stacked(item, self.text)[0])
             whole.append(presence(item.pooled, self.text)[0])
             sizes.append(scene.view.source.size if scene.view is not None else scene.size)
             maps.append(None if scene.view is None else scene.view.to_source)
-        return self.unstacked(resampled_batch(stacks, sizes, maps, rows, columns, stride), torch.stack(whole))
+        stack = resampled_batch(stacks, sizes, maps, rows, columns, stride)
+        return self.unstacked(stack, torch.stack(whole), items[0].layers.shape[1])
 
     def stacked(self, item: DenseFeatures, text: Tensor) -> Tensor:
-        """``[B, K, h, w]`` float32: raw class maps of the queries, the stretched ones where needed, the layers."""
+        """``[B, K, h, w]`` float32: the layers, then raw class maps of the queries, then the stretched ones."""
         raw = self.similarity(item, text, empty=self.empty)
         stretched = [min_max(raw)] if self.map_rule == "min_max" else []
-        return torch.cat([raw, *stretched, item.layers], dim=1).float()
+        return torch.cat([item.layers, raw, *stretched], dim=1).float()
 
-    def unstacked(self, stack: Tensor, whole: Tensor) -> Maps:
-        """What :meth:`stacked` gave, on the detector's grid, and the images' cosines ``[B, C]`` with the queries."""
-        c = whole.shape[1]
+    def unstacked(self, stack: Tensor, whole: Tensor, layers: int) -> Maps:
+        """What :meth:`stacked` gave, on the detector's grid.
+
+        Args:
+            stack: ``[B, K, H, W]``.
+            whole: ``[B, C]`` cosines of the images with the queries.
+            layers: channels of the layers, which come first: the number of queries may stay open.
+        """
         a, b, a_all, b_all = self.calibration
-        evidence = a * (stack[:, :c] - b)
-        cam, rest = (stack[:, c : 2 * c], 2 * c) if self.map_rule == "min_max" else (evidence.sigmoid(), c)
-        dense = stack[:, rest:] if stack.shape[1] > rest else None
-        return Maps(cam, evidence, a_all * (whole - b_all), dense)
+        raw, cam = stack[:, layers:], None
+        if self.map_rule == "min_max":
+            raw, cam = raw.unflatten(1, (2, whole.shape[1])).unbind(1)
+        evidence = a * (raw - b)
+        dense = stack[:, :layers] if layers else None
+        return Maps(evidence.sigmoid() if cam is None else cam, evidence, a_all * (whole - b_all), dense)
 
     @torch.no_grad()
     def calibrate(self, scenes: Scenes) -> None:

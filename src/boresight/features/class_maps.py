@@ -49,7 +49,9 @@ def similarity(
     if text.ndim != 2 or text.shape[1] != features.aligned.shape[1]:
         raise ValueError(f"text must be [C, {features.aligned.shape[1]}], got {list(text.shape)}")
     if method == "surgery":
-        if redundancy == "empty" or len(text) == 1:
+        if redundancy == "empty" or (
+            not torch.compiler.is_exporting() and len(text) == 1
+        ):  # open in a graph: 2 or more
             if empty is None:
                 raise ValueError("surgery with one query or redundancy='empty' needs the embedding of the empty prompt")
             return _cosine(features.aligned, text - empty)

@@ -7,7 +7,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -17,15 +17,20 @@ import torch
 from boresight import __version__
 from boresight.core.errors import Failure, UserError
 from boresight.detectors.gaussian_point import GaussianPoint
+from boresight.detectors.text_query import TextQuery
+from boresight.run.boxes import query_texts
 from boresight.run.export_check import Difference, compared, scenes_to_check
 from boresight.run.export_graph import Graph
 from boresight.run.export_point import PointGraph
+from boresight.run.export_text import TextFeaturesGraph, TextGraph
 from boresight.run.onnx_file import FORMAT, check_runtime, opened, properties
 from boresight.run.parse import nested
 from boresight.run.predict import Trained, load_trained
 from boresight.run.record import RunFolder, write_atomic, write_json
 
 Format = Literal["onnx", "torch_export"]
+
+Features = Literal["inside", "given"]
 
 SUFFIX = {"onnx": ".onnx", "torch_export": ".pt2"}
 
@@ -42,6 +47,8 @@ def export_run(
     form: Format = "onnx",
     out: Path | None = None,
     which: str = "last",
+    features: Features | None = None,
+    queries: Sequence[str] = (),
     frames: int = 4,
     quiet: bool = True,
 ) -> dict[str, Any]:
@@ -51,10 +58,12 @@ def export_run(
     output on frames of the run, whole, cut to another size and in pairs. The figures go into the file.
 
     Args:
-        run: of `point`.
+        run: of `point` or `text`.
         form: ``onnx``, or ``torch_export`` (a ``.pt2`` of torch.export).
         out: the file; default: ``model`` in the run's folder.
         which: the checkpoint.
+        features: of `text`: the frozen encoder is ``inside`` of the graph (the default), or its features are ``given``.
+        queries: of `text`: further queries whose embeddings go into the file, beside those of the classes.
         frames: frames of the run on which it is checked.
         quiet: print nothing.
 
@@ -66,7 +75,7 @@ def export_run(
         check_runtime()
     trained = load_trained(run, which)
     trained.detector.to("cpu").to(memory_format=torch.contiguous_format)
-    graph = graph_of(trained, run)
+    graph = graph_of(trained, run, features, queries)
     scenes = scenes_to_check(trained, frames)
     out = out or run.root / f"model{SUFFIX[form]}"
     if out.suffix != SUFFIX[form]:
@@ -88,12 +97,22 @@ def export_run(
     return {"out": str(out), "format": form, "system": about["system"], "check": about["check"]}
 
 
-def graph_of(trained: Trained, run: RunFolder) -> Graph:
-    """The detector of a run as a graph; UserError for a system that has none."""
-    detector = trained.detector
+def graph_of(trained: Trained, run: RunFolder, features: Features | None, queries: Sequence[str]) -> Graph:
+    """The detector of a run as a graph; UserError for a system that has none, or not that form."""
+    detector, kind = trained.detector, trained.checkpoint.detector
+    if kind != "text" and queries:
+        raise UserError(f"--queries: {run.root} is a run of `{kind}`, which takes no queries")
     if isinstance(detector, GaussianPoint):
+        if features is not None:
+            raise UserError(f"--features: {run.root} is a run of `point`, which has no frozen encoder; drop it")
         return PointGraph(detector, trained.settings.decode).eval()
-    raise UserError(f"{run.root}: a run of `{trained.checkpoint.detector}` cannot be exported; give one of `point`")
+    if isinstance(detector, TextQuery) and kind == "text":
+        classes = trained.checkpoint.classes
+        names = tuple(dict.fromkeys((*classes, *queries)))
+        asked = dict(zip(classes, query_texts(classes, trained.settings.data.queries), strict=True))
+        made = TextFeaturesGraph if features == "given" else TextGraph
+        return made(detector, {name: asked.get(name, name) for name in names}).eval()
+    raise UserError(f"{run.root}: a run of `{kind}` is not exported; give one of `point` or `text`")
 
 
 def _program(graph: Graph, example: tuple[torch.Tensor, ...], run: RunFolder) -> Any:

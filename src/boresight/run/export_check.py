@@ -89,8 +89,11 @@ def _cut(scene: Scene) -> Scene:
 
 
 def compared(graph: Graph, runs: Callable[..., Sequence[Tensor]], check: Check) -> Difference:
-    """Run the graph beside the detector on single scenes and on the pair."""
-    parts = [_difference(graph, runs, scenes) for scenes in (*((s,) for s in check.singles), check.pair)]
+    """Run the graph beside the detector on single scenes, on the last of them with few queries, and on the pair."""
+    *whole, odd = check.singles
+    parts = [_difference(graph, runs, scenes) for scenes in (*((s,) for s in whole), check.pair)]
+    with graph.narrowed():
+        parts.append(_difference(graph, runs, (odd,)))
     score, box, pixels = torch.tensor(parts, dtype=torch.float64).amax(0).tolist()
     sizes = dict.fromkeys(f"{s.size[1]}x{s.size[0]}" for s in check.singles)
     return Difference(len(check.singles) - 1, tuple(sizes), score, box, pixels)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch.nn.functional as F
@@ -33,6 +34,11 @@ class Graph(nn.Module, ABC):
     @abstractmethod
     def expected(self, scenes: Sequence[Scene]) -> dict[str, Tensor]:
         """What the detector itself emits for them, by name of the output; not every output has to be there."""
+
+    @contextmanager
+    def narrowed(self) -> Iterator[None]:
+        """Within, ``feed`` and ``expected`` are of fewer queries, where there are any: their number is open as well."""
+        yield
 
     @abstractmethod
     def scale(self, expected: dict[str, Tensor]) -> Tensor:

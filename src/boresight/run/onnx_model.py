@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from boresight.core.errors import UserError
+from boresight.core.errors import UserError, did_you_mean
 from boresight.core.found import Found
-from boresight.decode.arrays import decode_points
+from boresight.decode.arrays import decode_boxes, decode_points
 from boresight.run.onnx_file import opened, read_about
 
 
@@ -75,6 +77,51 @@ def find_points(model: OnnxModel, frame: np.ndarray) -> Found:
         size=size,
         **model.about["decode"],
     )
+
+
+@dataclass(frozen=True)
+class Queries:
+    """What a model of ``text`` is asked for.
+
+    Attributes:
+        names: of the queries.
+        inputs: of the graph: their embeddings and, of runs that learned more than their words, what was learned.
+    """
+
+    names: tuple[str, ...]
+    inputs: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, model: OnnxModel, names: Sequence[str] = ()) -> Queries:
+        """Queries by name, the classes of the run when there are none; UserError for one that is not in the file."""
+        kept = model.about["queries"]
+        known, chosen = list(kept["names"]), tuple(names) or model.classes
+        for name in chosen:
+            if name not in known:
+                near = did_you_mean(name, known) or f" (it knows {', '.join(known)})"
+                raise UserError(f"query `{name}`: not in {model.path}{near}; export it again with --queries `{name}`")
+        if len(chosen) < kept["least"]:
+            raise UserError(f"--queries: the class maps of {model.path} need {kept['least']} queries or more; add one")
+        rows = [known.index(name) for name in chosen]
+        tables = {"queries": "embeddings", "learned": "learned"}
+        packed = {name: kept[key] for name, key in tables.items() if key in kept}
+        return cls(chosen, {name: _unpacked(text, kept["dim"])[rows] for name, text in packed.items()})
+
+
+def _unpacked(text: str, dim: int) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), dtype="<f4").astype(np.float32).reshape(-1, dim)
+
+
+def find_boxes(model: OnnxModel, queries: Queries, pixels: np.ndarray) -> tuple[Found, tuple[int, int, int]]:
+    """What a model of ``text`` finds in an image ``[3, H, W]`` in 0..255, best first, before any threshold.
+
+    Returns the detections, whose labels index ``queries``, and the shape ``(Q, H, W)`` of the map they come from.
+    """
+    found = model.run(image=pixels[None].astype(np.float32), **queries.inputs)
+    scores, boxes = found["scores"][0], found["boxes"][0]
+    size = int(pixels.shape[1]), int(pixels.shape[2])
+    about = model.about
+    return decode_boxes(scores, boxes, stride=about["stride"], size=size, **about["decode"]), scores.shape
 
 
 def brightness(frame: np.ndarray) -> tuple[float, float]:

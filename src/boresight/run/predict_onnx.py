@@ -6,11 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from boresight.core.errors import UserError
+from boresight.core.found import Found
 from boresight.data.image import read_pixels
 from boresight.data.image_files import image_files
+from boresight.run import found_boxes
 from boresight.run.found_points import draw_points, picture_names, write_points
-from boresight.run.onnx_model import OnnxModel, brightness, find_points
+from boresight.run.onnx_model import OnnxModel, Queries, brightness, find_boxes, find_points
 from boresight.run.progress import Progress
+from boresight.run.window_arrays import detect_windows
 
 
 def predict_points(
@@ -40,7 +46,44 @@ def predict_points(
     return {**told, "overlays": [str(p) for p in drawn]}
 
 
-def gray(file: Path) -> Any:
+def predict_boxes(
+    model: OnnxModel,
+    images: Sequence[str],
+    out: Path,
+    *,
+    queries: Sequence[str] = (),
+    threshold: float | None = None,
+    overlays: Path | None = None,
+    window: int = 1024,
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """Find ``queries`` in images with a model of ``text``; see :func:`boresight.run.predict_boxes.predict_boxes`.
+
+    Raises UserError for a query whose embedding is not in the file, and for a file that needs features.
+    """
+    if model.about["features"] != "inside":
+        raise UserError(
+            f"{model.path}: its graph needs the features of the frozen encoder; to run it on images export the run "
+            "with --features inside"
+        )
+    asked = Queries.of(model, queries)
+    threshold = model.threshold if threshold is None else threshold
+
+    def find(pixels: np.ndarray, name: str, number: int) -> Found:
+        every = detect_windows(
+            lambda part: find_boxes(model, asked, part),
+            pixels,
+            stride=model.about["stride"],
+            window=window,
+            overlap=min(256, window // 4),
+        )
+        return every.select(every.scores >= threshold)
+
+    told = found_boxes.find_boxes(find, images, out, names=asked.names, overlays=overlays, quiet=quiet)
+    return {**told, "threshold": threshold}
+
+
+def gray(file: Path) -> np.ndarray:
     """An image file as ``[1, H, W]`` float32: the mean of its channels."""
     pixels = read_pixels(file)
     return pixels if len(pixels) == 1 else pixels.mean(axis=0, keepdims=True)
