@@ -126,6 +126,12 @@ def build_parser() -> argparse.ArgumentParser:
     report = verb("report", _report, "write report.html of a run or of a comparison")
     report.add_argument("folder", metavar="RUN")
     report.add_argument("--open", action="store_true", help="open it in the browser")
+    report.add_argument(
+        "--map-seconds",
+        type=float,
+        default=60.0,
+        help="of a run: how long class maps and targets of its images may be computed; 0: none (default: %(default)g)",
+    )
 
     cache = verbs.add_parser("cache", help="fill a feature store, look at it, check it, tidy it up")
     add_cache_verbs(cache.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_Parser), _common)
@@ -346,6 +352,8 @@ def _compare(args: argparse.Namespace, rest: list[str]) -> Result:
 
 def _report(args: argparse.Namespace, rest: list[str]) -> Result:
     folder = Path(args.folder)
+    if not args.map_seconds >= 0:
+        raise UserError(f"--map-seconds {args.map_seconds}: must be 0 or more")
     if (folder / "comparison.json").is_file():
         from boresight.report.comparison import write_comparison
 
@@ -354,9 +362,10 @@ def _report(args: argparse.Namespace, rest: list[str]) -> Result:
         from boresight.run.record import RunFolder
 
         run = RunFolder.existing(folder)
+        from boresight.report.browser import Making
         from boresight.report.html import write_report
 
-        path = write_report([run], run.report, quiet=args.quiet)
+        path = write_report([run], run.report, making=Making(args.quiet, args.map_seconds))
     if args.open:
         import webbrowser
 

@@ -381,7 +381,7 @@ def words(tmp_path_factory) -> Known:
         return Known(write_report([run], root / "report.html"), scenes, found)
 
 
-def made_maps(one: Any, names: Any, room: int, *, quiet: bool) -> tuple[dict[str, CellMaps], str]:
+def made_maps(one: Any, names: Any, **limits: Any) -> tuple[dict[str, CellMaps], str]:
     """Class maps without a detector: a ramp for each of the first two classes, and a target in one corner."""
     ramp = np.linspace(0, 1, 80).reshape(8, 10)
     maps = {0: (cell_picture(ramp), 0.0, 1.0), 1: (cell_picture(ramp.T.copy()), 0.25, 0.5)}

@@ -50,9 +50,9 @@ def points(tmp_path, monkeypatch) -> ImageSet:
 
 
 def test_points_have_a_score_map_and_their_soft_label(points):
-    made, note = cell_maps(points, points.names, 1_000_000)
+    made, note = cell_maps(points, points.names, room=1_000_000, seconds=60)
     assert note == ""
-    assert list(made) == list(points.names)
+    assert sorted(made) == sorted(points.names)
     for i, name in enumerate(points.names):
         maps, truth = made[name], points.frames[i].points
         assert list(maps.by_class) == [0]
@@ -63,9 +63,14 @@ def test_points_have_a_score_map_and_their_soft_label(points):
 
 
 def test_what_has_no_room_is_told(points):
-    made, note = cell_maps(points, points.names, 1)
+    made, note = cell_maps(points, points.names, room=1, seconds=60)
     assert made == {}
-    assert note == "run: score maps of the first 0 images alone, to keep the page small."
+    assert "of only 0 images" in note
+    assert "would make the page large" in note
+    made, note = cell_maps(points, points.names, room=1_000_000, seconds=1e-6)
+    assert len(made) == 1
+    assert "--map-seconds" in note
+    assert cell_maps(points, points.names, room=1_000_000, seconds=0) == ({}, "")
 
 
 def test_class_maps_are_those_of_the_objects_and_the_surest_detections(tmp_path, monkeypatch):
@@ -78,7 +83,7 @@ def test_class_maps_are_those_of_the_objects_and_the_surest_detections(tmp_path,
     name = splits.test.names[0]
     marks = {name: [Mark((0, 0, 9, 9), score, label, "false_alarm", 0.0, -1) for score, label in ((0.2, 1), (0.9, 2))]}
     shown = image_set(tmp_path, settings, "boxes", classes, splits.test, marks)
-    made, note = cell_maps(shown, [name], 1_000_000)
+    made, note = cell_maps(shown, [name], room=1_000_000, seconds=60)
     assert note == ""
     own = dict.fromkeys([*splits.test[0].labels.tolist(), 2, 1])
     assert list(made[name].by_class) == list(own)[:CLASSES]
@@ -94,7 +99,7 @@ def test_class_maps_are_those_of_the_objects_and_the_surest_detections(tmp_path,
 def test_a_detector_that_cannot_be_loaded_is_named(tmp_path):
     shown = image_set(tmp_path, PointSettings(), "points", ("target",), point_splits(
         DataSettings(preset="white", height=96, width=128, test_frames=1), only="test").test, {})  # fmt: skip
-    made, note = cell_maps(shown, shown.names, 1_000_000)
+    made, note = cell_maps(shown, shown.names, room=1_000_000, seconds=60)
     assert made == {}
     assert "no class maps and targets, since its detector cannot be loaded" in note
     assert "last.safetensors" in note

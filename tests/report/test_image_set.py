@@ -11,7 +11,7 @@ import torch
 
 from boresight.core.types import Detections, Points
 from boresight.evaluate.rows import match_table
-from boresight.report.browser import browser, script_json, shares
+from boresight.report.browser import Making, browser, script_json, shares
 from boresight.report.image_set import chosen_names
 from boresight.report.judged_boxes import box_sets
 from boresight.report.judged_points import states_of
@@ -66,19 +66,19 @@ def test_counts_that_are_not_the_stored_ones_are_told(judged):
     write_json(judged.evaluation, told | {"per_image": counts})
     (made,), _ = sets_of(judged)
     assert "77 false alarms stored" in made.notes[0]
-    page = browser([read_run(judged, "words", 0)], FrameStore())
+    page = browser([read_run(judged, "words", 0)], FrameStore(), Making())
     assert any("evaluate again" in note for note in page.notes)
 
 
 def test_a_run_that_was_not_judged_has_nothing_to_browse(make_text):
     run = make_text()  # without predictions.json
-    page = browser([read_run(run, "words", 0)], FrameStore())
+    page = browser([read_run(run, "words", 0)], FrameStore(), Making())
     assert page.data is None
     assert "`boresight evaluate` writes what is needed" in page.notes[0]
 
 
 def test_a_detector_that_is_gone_costs_its_maps_alone(judged):
-    page = browser([read_run(judged, "words", 0)], FrameStore())
+    page = browser([read_run(judged, "words", 0)], FrameStore(), Making())
     assert page.data is not None
     assert any("no class maps and targets" in note for note in page.notes)
 

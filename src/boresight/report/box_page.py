@@ -18,7 +18,7 @@ from boresight.report.box_pictures import (
     worst,
 )
 from boresight.report.box_tables import SEARCH, class_names, class_table, overview, per_class
-from boresight.report.browser import browser
+from boresight.report.browser import Making, browser
 from boresight.report.chosen import by_image, chosen_frames
 from boresight.report.curves import Panel, training_panels
 from boresight.report.diagnosis import diagnosis_part
@@ -50,6 +50,8 @@ GALLERIES = (
     ("missed", "Missed objects, largest first"),
 )
 IMAGES = 12
+ON_PAPER = 6
+"""Images of a page of one run, whose reader looks through all of them on a screen."""
 CROPS = 12
 CHARTED = 40
 """Classes of the chart at most; the table has all."""
@@ -77,8 +79,7 @@ def box_page(
     data: Sequence[RunData],
     heading: Mapping[str, Any],
     table: Sequence[Mapping[str, Any]] | None,
-    *,
-    quiet: bool = True,
+    making: Making,
 ) -> str:
     """Render the page; ``heading`` is what every page has, ``table`` replaces the overview."""
     store = FrameStore()
@@ -92,7 +93,7 @@ def box_page(
     return page(
         "boxes.html",
         **{**heading, "lead": heading["lead"] or verdicts},
-        browser=browser(data, store, quiet=quiet),
+        browser=browser(data, store, making),
         summary=given_table(table, SEARCH) if table is not None else overview(data),
         classes=class_table(data, novel),
         class_chart=class_chart(data, novel),
@@ -162,7 +163,7 @@ def _add_group(shown: Shown, number: int, splits: Splits, members: Sequence[RunD
     frames = getattr(splits, members[0].split)
     index = {n: i for i, n in enumerate(frames.names)}
     rows = {r.name: by_image(r.matches) for r in members}
-    for name in chosen_frames([_telling(r) for r in members], frames.names, IMAGES):
+    for name in chosen_frames([_telling(r) for r in members], frames.names, IMAGES if len(members) > 1 else ON_PAPER):
         scene, key = frames[index[name]], f"image-{number}-{index[name]}"
         shown.pictures.append((key, whole_scene(scene)))
         judged = [r for r in members if index[name] < (r.evaluation or {}).get("frames", len(frames))]

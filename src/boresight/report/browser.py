@@ -30,8 +30,8 @@ from boresight.report.reading import FrameStore, RunData
 IMAGES = 200
 PICTURES = 3_600_000
 """Characters of all pictures together."""
-MAPS = 900_000
-MARKS = 30_000
+MAPS = 700_000
+MARKS = 20_000
 """Marks of a page at most, but for those that stand for an object."""
 UNSCORED = (
     "A localiser learns no score, so every box that it emits counts: those that meet no object are shown where their "
@@ -39,6 +39,19 @@ UNSCORED = (
 )
 MAKERS = {"text": box_sets, "localise": box_sets, "refine": refined_sets}
 """How images of a system are judged; all others are points."""
+
+
+@dataclass(frozen=True)
+class Making:
+    """How a page's browser is made.
+
+    Attributes:
+        quiet: no progress.
+        map_seconds: how long maps of cells may be computed; 0: there are none.
+    """
+
+    quiet: bool = True
+    map_seconds: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -50,7 +63,7 @@ class Browser:
     notes: tuple[str, ...]
 
 
-def browser(runs: Sequence[RunData], store: FrameStore, *, quiet: bool = True) -> Browser:
+def browser(runs: Sequence[RunData], store: FrameStore, making: Making) -> Browser:
     """The browser of runs of one kind. UserError when a file of a run is damaged."""
     sets: list[ImageSet] = []
     notes: list[str] = []
@@ -58,10 +71,10 @@ def browser(runs: Sequence[RunData], store: FrameStore, *, quiet: bool = True) -
         made, said = MAKERS.get(run.detector, point_sets)(run, store)
         sets += [s for s in made if s.names]
         notes += said
-    return browser_of(sets, notes, quiet=quiet)
+    return browser_of(sets, notes, making)
 
 
-def browser_of(sets: Sequence[ImageSet], notes: Sequence[str] = (), *, quiet: bool = True) -> Browser:
+def browser_of(sets: Sequence[ImageSet], notes: Sequence[str], making: Making) -> Browser:
     """The browser of sets that are made already."""
     if not sets:
         return Browser(None, "", tuple(notes))
@@ -93,7 +106,8 @@ def browser_of(sets: Sequence[ImageSet], notes: Sequence[str] = (), *, quiet: bo
     said = [*notes, *(note for one in sets for note in one.notes)]
     exported = []
     for one, names, first in shown:
-        maps, missing = cell_maps(one, names, MAPS // len(sets), quiet=quiet)
+        seconds = making.map_seconds / len(sets)
+        maps, missing = cell_maps(one, names, room=MAPS // len(sets), seconds=seconds, quiet=making.quiet)
         said += [missing] if missing else []
         exported.append(_set(one, names, first, drawn, maps))
     sentences.append(_small(pictures, longest, len(made), sets[0].kind == "points"))

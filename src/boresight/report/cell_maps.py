@@ -5,6 +5,7 @@ Both are made anew from the run's checkpoint, for the images that a page shows; 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -48,24 +49,34 @@ class CellMaps:
 
 
 def cell_maps(
-    shown: ImageSet, names: Sequence[str], room: int, *, quiet: bool = True
+    shown: ImageSet, names: Sequence[str], *, room: int, seconds: float, quiet: bool = True
 ) -> tuple[dict[str, CellMaps], str]:
-    """Maps by image name, as many of ``names`` as fit into ``room`` characters, and a sentence on what is missing."""
-    if shown.kind == "refined":
+    """Maps by image name, and a sentence on what is missing.
+
+    Args:
+        shown: what is looked at.
+        names: the images, of which those with the most errors come first.
+        room: characters that the pictures may take together.
+        seconds: how long the detector may run.
+        quiet: no progress.
+    """
+    if shown.kind == "refined" or seconds <= 0:
         return {}, ""
     try:
         trained = load_trained(RunFolder(shown.run.root))
     except UserError as error:
         return {}, f"{shown.run.name}: no class maps and targets, since its detector cannot be loaded: {error}."
     made: dict[str, CellMaps] = {}
-    taken = 0
+    taken, end = 0, time.monotonic() + seconds
+    words = f"{shown.run.name}: maps and targets of only {{}} images, those with the most errors: {{}}."
     with Progress(len(names), label=f"maps of {shown.run.name}", quiet=quiet) as bar:
-        for name, maps in _each(trained, shown, names):
+        for name, maps in _each(trained, shown, sorted(names, key=lambda n: -shown.errors(n))):
             if taken + maps.size > room:
-                words = "score maps" if shown.kind == "points" else "class maps"
-                return made, f"{shown.run.name}: {words} of the first {len(made)} images alone, to keep the page small."
+                return made, words.format(len(made), "more would make the page large")
             made[name], taken = maps, taken + maps.size
             bar.step(1)
+            if time.monotonic() > end and len(made) < len(names):
+                return made, words.format(len(made), f"more take longer than {seconds:g} s (--map-seconds)")
     return made, ""
 
 

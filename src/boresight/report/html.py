@@ -12,6 +12,7 @@ from typing import Any
 
 from boresight.core.errors import UserError
 from boresight.report.box_page import box_page
+from boresight.report.browser import Making
 from boresight.report.figures import PALETTE
 from boresight.report.point_page import point_page
 from boresight.report.reading import read_run, run_names
@@ -31,7 +32,7 @@ def write_report(
     title: str | None = None,
     lead: str | None = None,
     table: list[dict[str, Any]] | None = None,
-    quiet: bool = True,
+    making: Making | None = None,
 ) -> Path:
     """Write the page of one or several runs.
 
@@ -42,7 +43,7 @@ def write_report(
         title: heading (default: the runs' names).
         lead: what the page says, in sentences; a blank line begins a paragraph.
         table: rows to show instead of the summary that is made from the runs, the first key naming the row.
-        quiet: no progress.
+        making: how the images to look through are made (default: quietly, their maps in a minute).
 
     Returns:
         ``out``.
@@ -65,5 +66,5 @@ def write_report(
         "run_key": [(d.name, f"s{d.colour % len(PALETTE)}") for d in data],
         "differing": differing_settings(data),
     }
-    write_text(out, PAGES[kinds[0]](data, heading, table, quiet=quiet))
+    write_text(out, PAGES[kinds[0]](data, heading, table, making or Making()))
     return out

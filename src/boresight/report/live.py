@@ -20,7 +20,7 @@ from boresight.evaluate.box_set import BoxSet
 from boresight.evaluate.gather import PointSet
 from boresight.evaluate.ladder import Ladder
 
-ROWS = 40_000
+ROWS = 25_000
 """Rows of a page at most; a longer table is counted at fewer thresholds."""
 LEVELS = 1000
 FEWEST_LEVELS = 50

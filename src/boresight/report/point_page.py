@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from boresight.report import frames
-from boresight.report.browser import browser
+from boresight.report.browser import Making, browser
 from boresight.report.chosen import by_image, chosen_frames
 from boresight.report.curves import judged_panels, training_panels
 from boresight.report.diagnosis import diagnosis_part
@@ -31,15 +31,14 @@ def point_page(
     data: Sequence[RunData],
     heading: Mapping[str, Any],
     table: Sequence[Mapping[str, Any]] | None,
-    *,
-    quiet: bool = True,
+    making: Making,
 ) -> str:
     """Render the page of point runs; ``heading`` is what every page has, ``table`` replaces the summary."""
     source = FrameStore()
     return page(
         "report.html",
         **heading,
-        browser=browser(data, source, quiet=quiet),
+        browser=browser(data, source, making),
         diagnosed=[diagnosis_part(d) for d in data] if any(d.diagnosis for d in data) else [],
         displaced=[None] * len(data),
         legend=LEGEND,

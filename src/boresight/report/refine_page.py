@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from boresight.report.box_tables import Table
-from boresight.report.browser import browser
+from boresight.report.browser import Making, browser
 from boresight.report.curves import training_panels
 from boresight.report.diagnosis import diagnosis_part
 from boresight.report.page import page
@@ -47,8 +47,7 @@ def refine_page(
     data: Sequence[RunData],
     heading: Mapping[str, Any],
     table: Sequence[Mapping[str, Any]] | None,
-    *,
-    quiet: bool = True,
+    making: Making,
 ) -> str:
     """Render the page; ``heading`` is what every page has, ``table`` replaces the overview."""
     store = FrameStore()
@@ -59,7 +58,7 @@ def refine_page(
     return page(
         "refine.html",
         **{**heading, "lead": heading["lead"] or [sentence(run) for run in data if run.evaluation]},
-        browser=browser(data, store, quiet=quiet),
+        browser=browser(data, store, making),
         summary=given_table(table, NAMES) if table is not None else overview(data),
         diagnosed=[diagnosis_part(run) for run in data] if any(run.diagnosis for run in data) else [],
         displaced=[None] * len(data),
