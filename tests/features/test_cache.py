@@ -22,6 +22,7 @@ from boresight.core.errors import UserError
 from boresight.features import cache_disk
 from boresight.features.cache import FeatureCache
 from boresight.features.cache_disk import item_file, read_file, relative_file
+from boresight.features.cache_file import pack, unpack
 from boresight.features.feature_store import get
 
 FORK = multiprocessing.get_context("fork")
@@ -608,3 +609,21 @@ def test_a_read_is_noted_and_a_file_is_read_whole(tmp_path):
 
 def test_warnings_are_of_this_package_s_logger():
     assert logging.getLogger("boresight.features").name == cache_disk.log.name
+
+
+def test_an_item_whose_parts_do_not_fit_is_computed_again(tmp_path):
+    """Bytes with a right checksum may still be an item that nobody wrote."""
+    made = {"m": torch.arange(24.0).reshape(2, 3, 4)}
+    store = FeatureCache(tmp_path, storage="int8")
+    get(store, key(0), lambda: made)
+    file = item_file(tmp_path, f"{key(0).rpartition('-')[0]}.int8-{key(0).rpartition('-')[2]}")
+    packed = unpack(file_key(file), read_file(file))
+    tensors = packed.tensors | {"m.low": torch.zeros(5, 1, 1)}
+    file.write_bytes(b"".join(bytes(part) for part in pack(file_key(file), tensors, packed.notes)))
+    found = get(FeatureCache(tmp_path, storage="int8"), key(0), lambda: made)
+    assert torch.allclose(found["m"], made["m"], atol=0.05)
+
+
+def file_key(file: Path) -> str:
+    """The key of the item that lies there."""
+    return f"{file.parents[1].name}-{file.stem}"

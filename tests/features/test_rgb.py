@@ -97,6 +97,19 @@ def test_a_file_that_is_none(tmp_path, name, content):
     assert "\n" not in str(caught.value)
 
 
+def test_an_archive_of_a_kind_that_nobody_reads(tmp_path):
+    """A zip that wants a version of the future; one that is spread over disks."""
+    np.savez(tmp_path / "w.npz", a=np.zeros(3))
+    whole = (tmp_path / "w.npz").read_bytes()
+    at = whole.rindex(b"PK\x01\x02")
+    (tmp_path / "w.npz").write_bytes(whole[: at + 6] + b"\xd8\x00" + whole[at + 8 :])
+    end = whole.rindex(b"PK\x05\x06")
+    (tmp_path / "w.pt").write_bytes(whole[:end] + b"PK\x06\x07" + b"\x01" * 16 + whole[end:])
+    for name in ("w.npz", "w.pt"):
+        with pytest.raises(UserError, match=f"encoder.weights=.*{name}: "):
+            read_weights(str(tmp_path / name))
+
+
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         SqueezePyramid(str(tmp_path / "w.npz"), 4)

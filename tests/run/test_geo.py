@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from itertools import pairwise
 from types import ModuleType, SimpleNamespace
 
@@ -56,7 +57,12 @@ def rasterio(monkeypatch):
 
     file = File(transform=Affine(), crs="EPSG:32631")
     module, warp = ModuleType("rasterio"), ModuleType("rasterio.warp")
-    module.open, module.warp, module.file, module.asked = lambda path: file, warp, file, asked
+    module.open, module.warp, module.file, module.asked = lambda path, driver: file, warp, file, asked
+    module.Env = lambda **limits: nullcontext()
+    errors = ModuleType("rasterio.errors")
+    errors.NotGeoreferencedWarning = UserWarning
+    module.errors = errors
+    monkeypatch.setitem(sys.modules, "rasterio.errors", errors)
     warp.transform = transform
     monkeypatch.setitem(sys.modules, "rasterio", module)
     monkeypatch.setitem(sys.modules, "rasterio.warp", warp)
@@ -149,3 +155,25 @@ def test_a_transform_without_a_coordinate_system(tmp_path, rasterio):
     with pytest.raises(UserError, match="no coordinate system") as caught:
         geojson(tiff(tmp_path / "a.tif", (MATRIX,)), FOUND, ("a", "b"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"II*\0" + bytes(20)])
+def test_what_is_no_tiff_has_no_place(tmp_path, content):
+    (tmp_path / "a.tif").write_bytes(content)
+    assert geojson(tmp_path / "a.tif", FOUND, ("a", "b")) is None
+
+
+def test_a_place_that_is_nowhere_is_refused(tmp_path, rasterio):
+    """Far outside of its projection a place has infinite coordinates, which no GeoJSON can hold."""
+    rasterio.warp.transform = lambda source, target, xs, ys: ([float("inf")] * len(xs), [0.0] * len(xs))
+    with pytest.raises(UserError, match=r"a\.tif: its coordinate system does not reach the box at \(2, 4\)"):
+        geojson(tiff(tmp_path / "a.tif", (SCALE, TIE)), FOUND, ("a", "b"))
+
+
+def test_a_coordinate_system_that_cannot_be_used_is_one_line(tmp_path, rasterio):
+    def transform(source, target, xs, ys):
+        raise RuntimeError("no operation\nfound")
+
+    rasterio.warp.transform = transform
+    with pytest.raises(UserError, match=r"a\.tif: cannot be read \(no operation found\)"):
+        geojson(tiff(tmp_path / "a.tif", (SCALE, TIE)), FOUND, ("a", "b"))

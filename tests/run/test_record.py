@@ -145,7 +145,9 @@ def test_a_column_that_comes_late_is_empty_before(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + bytes(100) + b"PAR1", b"not a table"])
 def test_a_damaged_table_is_named(tmp_path, content):
     (tmp_path / "metrics.parquet").write_bytes(content)
-    with pytest.raises(UserError, match=r"metrics\.parquet: damaged or no Parquet file .*; restore it") as caught:
+    with pytest.raises(
+        UserError, match=r"metrics\.parquet: cannot be read as a table in Parquet .*; restore it"
+    ) as caught:
         read_parquet(tmp_path / "metrics.parquet")
     assert "\n" not in str(caught.value)
 

@@ -160,7 +160,9 @@ class StepLog:
         """The judgement that a row holds, if it does."""
         if row.get("val_threshold") is not None or row.get(f"val_{self.monitor}") is not None:
             own = {k: row.get(f"val_{v}") for k, v in {"score": self.monitor, "half": "f1_at_half"}.items()}
-            self.validations.append(Validation(int(row["step"]), threshold=row.get("val_threshold"), **own))
+            self.validations.append(
+                Validation(int(row.get("step", self.rows)), threshold=row.get("val_threshold"), **own)
+            )
 
     def view(self) -> Steps:
         """All that was collected."""

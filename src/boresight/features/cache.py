@@ -212,7 +212,7 @@ class FeatureCache:
         try:
             packed = unpack(place, buffer)
             item = restored(packed.tensors, packed.notes, half=self.half)
-        except (DamagedError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (DamagedError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             with self._guard:
                 self.counters.damaged += 1
             self._say(source, f"{source}: damaged ({error}): computed again")

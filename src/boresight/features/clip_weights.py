@@ -33,9 +33,9 @@ _UNREADABLE = (
 
 def is_torchscript(path: Path) -> bool:
     """Whether the file is a TorchScript archive: a zip with code in it, not only tensors."""
-    if not zipfile.is_zipfile(path):
-        return False
     try:
+        if not zipfile.is_zipfile(path):
+            return False
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") or "/code/" in name for name in archive.namelist())
     except (zipfile.BadZipFile, OSError, ValueError, struct.error, NotImplementedError):

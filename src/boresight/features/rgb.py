@@ -177,6 +177,7 @@ def read_weights(file: str) -> dict[str, Tensor]:
         KeyError,
         TypeError,
         AttributeError,
+        NotImplementedError,
         zipfile.BadZipFile,
         zlib.error,
     ) as error:

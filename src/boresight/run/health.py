@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from boresight.core.emission import Missing
 from boresight.core.errors import UserError
@@ -19,8 +19,9 @@ from boresight.run.parse import read_yaml, settings_from
 from boresight.run.plan import plan_of
 from boresight.run.recipe import Recipe
 from boresight.run.recipes import recipe
-from boresight.run.record import RunFolder, read_json, read_parquet
+from boresight.run.record import RunFolder, read_json
 from boresight.run.systems import SETTINGS
+from boresight.run.tables import read_metrics, read_targets
 from boresight.run.unread import pruned, unread_keys
 
 
@@ -50,7 +51,7 @@ def evidence_of(run: RunFolder, *, probe: bool = False, scenes: int = 8, kind: R
     settings, unread = _settings(run.config)
     kind = kind if kind is not None or settings is None else recipe(settings.detector)
     plan = Plan() if settings is None or kind is None else plan_of(settings, kind.monitor)
-    metrics = read_parquet(run.metrics)
+    metrics = read_metrics(run.metrics)
     evidence = Evidence(
         plan=plan,
         steps=Steps.of(metrics, plan.score) if metrics else Missing(f"{run.metrics.name} is missing or empty"),
@@ -80,7 +81,7 @@ def _settings(path: Path) -> tuple[Any, tuple[UnreadKey, ...] | Missing]:
 
 
 def _tallies(path: Path) -> tuple[ClassTally, ...] | Missing:
-    rows = read_parquet(path)
+    rows = read_targets(path)
     if not rows:
         return Missing(f"{path.name} is missing or empty")
     try:
@@ -97,7 +98,7 @@ def _outcome(run: RunFolder) -> Outcome | Missing:
     before, after = _group(frozen, "before"), _group(frozen, "after")
     parts = tuple(FrozenPart(name, str(before[name]), str(after.get(name))) for name in before)
     evicted = _group(done, "features").get("evicted")
-    return Outcome(parts, evicted, _operating(evaluation or {}))
+    return Outcome(parts, int(evicted) if _is_number(evicted) else None, _operating(evaluation or {}))
 
 
 def _group(values: Mapping[str, Any] | None, key: str) -> Mapping[str, Any]:
@@ -109,14 +110,19 @@ def _group(values: Mapping[str, Any] | None, key: str) -> Mapping[str, Any]:
 def _operating(evaluation: Mapping[str, Any]) -> Operating | Missing:
     """From the curve of an evaluation of points: F1 at the frozen threshold and the best one of the same frames."""
     curve = _group(evaluation, "curve")
-    needed = (curve.get("f1"), curve.get("threshold"), *(evaluation.get(k) for k in ("f1", "threshold", "truths")))
-    if any(value is None for value in needed):
+    columns, figures = [curve.get(k) for k in ("f1", "threshold")], [evaluation.get(k) for k in ("f1", "threshold")]
+    whole = all(isinstance(c, list) for c in columns) and all(map(_is_number, (*figures, evaluation.get("truths"))))
+    if not whole:
         return Missing("the evaluation holds no curve of F1 over thresholds")
-    pairs = [(f, t) for f, t in zip(curve["f1"], curve["threshold"], strict=False) if f is not None]
+    pairs = [(f, t) for f, t in zip(*columns, strict=False) if _is_number(f) and _is_number(t)]
     if not pairs:
         return Missing("the evaluation's F1 is undefined at every threshold")
     best, at = max(pairs)
     return Operating(int(evaluation["truths"]), evaluation["threshold"], evaluation["f1"], at, best)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def _json(path: Path) -> dict[str, Any] | None:

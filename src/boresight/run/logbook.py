@@ -16,7 +16,8 @@ from torch import Tensor
 
 from boresight.core.errors import Failure
 from boresight.core.types import DenseTargets
-from boresight.run.record import RunFolder, read_parquet, write_parquet
+from boresight.run.record import RunFolder, write_parquet
+from boresight.run.tables import read_metrics, read_targets
 from boresight.run.watch import Watch
 
 FLUSH_EVERY = 20
@@ -94,8 +95,8 @@ class Logbook:
         """Take up the rows that lead to the state, which stands in ``epoch``; later ones will be made again."""
         if not self.accelerator.is_main_process:
             self.state.tally.zero_()  # the state holds the sum over all processes
-        self.rows = [row for row in read_parquet(self.run.metrics) if row["step"] <= self.state.step]
-        self.target_rows = [row for row in read_parquet(self.run.targets) if row["epoch"] < epoch]
+        self.rows = [row for row in read_metrics(self.run.metrics) if row.get("step", 0) <= self.state.step]
+        self.target_rows = [row for row in read_targets(self.run.targets) if row.get("epoch", 0) < epoch]
         if self.watch is not None:
             self.watch.resume(self.rows, self.target_rows)
 

@@ -103,7 +103,7 @@ def flat_keys(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """``{"train.steps": 5}`` of ``{"train": {"steps": 5}}``."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= flat_keys(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+        flat |= flat_keys(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
 
 

@@ -104,11 +104,13 @@ MOST_VALUES = 100_000_000
 """Rows x columns of a table that is read whole: some 10 GB of Python's numbers."""
 
 
-def read_parquet(path: Path) -> list[dict[str, Any]]:
+def read_parquet(path: Path, check: Callable[[Any], None] | None = None) -> list[dict[str, Any]]:
     """The rows of a table; an empty list when there is none yet.
 
+    ``check`` looks at the Arrow table first, and raises ValueError for one that cannot be used.
+
     Raises:
-        UserError: the file is damaged, no Parquet, or holds more than :data:`MOST_VALUES` values.
+        UserError: the file is damaged, no Parquet, fails the check, or holds more than :data:`MOST_VALUES` values.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -120,9 +122,14 @@ def read_parquet(path: Path) -> list[dict[str, Any]]:
             rows, columns = file.metadata.num_rows, file.metadata.num_columns
             if rows * max(1, columns) > MOST_VALUES:
                 raise UserError(f"{path}: {rows} rows of {columns} columns are too many to be read at once")
-            return file.read().to_pylist()
+            table = file.read()
+            if check is not None:
+                check(table)
+            return table.to_pylist()
     except (pa.ArrowException, OSError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError) as error:
-        raise UserError(f"{path}: damaged or no Parquet file ({error}); restore it or make it anew") from error
+        raise UserError(
+            f"{path}: cannot be read as a table in Parquet ({error}); restore it or make it anew"
+        ) from error
 
 
 def environment() -> dict[str, Any]:
@@ -167,7 +174,6 @@ class RunFolder:
         self.evaluation = self.root / "evaluation.json"
         self.diagnosis = self.root / "diagnosis.json"
         self.emissions = self.root / "emissions.parquet"
-        self.objects = self.root / "objects.parquet"
         self.objects = self.root / "objects.parquet"
         self.report = self.root / "report.html"
         self.done = self.root / "done.json"
