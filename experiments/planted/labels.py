@@ -18,6 +18,7 @@ from boresight.diagnose.rule import Health
 from boresight.diagnose.steps import Steps
 from boresight.run.record import RunFolder
 from boresight.run.text import TEXT
+from planted.targets import SPEAKING
 from planted.tiny import LONG, TWICE, Examine, Fault, Plant, settings_of, trained, with_settings
 
 
@@ -77,7 +78,7 @@ LABELS = (
         "class maps are stretched over 0..1",
         "text",
         ("map-peak-of-absent",),
-        with_settings("text", TWICE | {"clip.map": "min_max"}),
+        with_settings("text", SPEAKING | TWICE | {"clip.map": "min_max"}),
     ),
     Fault(
         "threshold of custom",

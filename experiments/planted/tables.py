@@ -80,18 +80,13 @@ def _output(results: Sequence[Result]) -> str:
         return ""
     planted = [r for r in mine if r["fault"]]
     hits = sum(caught(r, {}) for r in planted)
-    scored = [r for r in planted if r["system"] != "localise"]
-    alone = sum(caught(r, {}) for r in scored)
     rows = [
         f"| {r['system']} | {r['fault'] or 'none'} | {r['word'] or '-'} | {r['verdict']} | "
         + ("yes |" if caught(r, {}) else "**no** |" if r["fault"] else "- |")
         for r in mine
     ]
     told = f"Faults of outputs: caught {_recall(hits, len(planted))}" if planted else "Outputs as they are"
-    if len(scored) < len(planted):
-        told += f"; without the localiser, which learns no score, {alone} of {len(scored)}"
-    told += "."
-    return f"{told}\n\n{_table('| system | fault | expected verdict | verdict | caught |', rows)}"
+    return f"{told}.\n\n{_table('| system | fault | expected verdict | verdict | caught |', rows)}"
 
 
 def _clean(results: Sequence[Result]) -> str:
