@@ -50,6 +50,14 @@ def load_trained(
         raise UserError(
             f"{path}: a checkpoint of detector `{checkpoint.detector}`, not of `{expect}`; give a run of that kind"
         )
+    return rebuilt(checkpoint, path, kind)
+
+
+def rebuilt(checkpoint: Checkpoint, path: Path, kind: Recipe | None = None) -> Trained:
+    """The detector of a checkpoint, by ``kind`` or our own recipe; ``path`` is told in errors.
+
+    Raises UserError for settings, weights or a frozen encoder that do not fit.
+    """
     try:
         kind = kind or recipe(checkpoint.detector)
     except UserError as error:
