@@ -42,14 +42,23 @@ from boresight.run.frames import point_splits
 from boresight.run.parse import nested
 from boresight.run.point import COLUMNS as POINT_COLUMNS
 from boresight.run.point import judge, match_rows
-from boresight.run.record import RunFolder, write_json, write_parquet, write_text, write_yaml
+from boresight.run.record import RunFolder, read_parquet, write_json, write_parquet, write_text, write_yaml
 from boresight.run.results import box_results, detection_rows, point_results
 from boresight.run.text import COLUMNS, box_rows
 
-_file = Path(__file__).parents[1] / "diagnose" / "grid.py"
-_spec = importlib.util.spec_from_file_location("diagnose_grid", _file)
-grid = sys.modules.setdefault("diagnose_grid", importlib.util.module_from_spec(_spec))
-_spec.loader.exec_module(grid)
+
+def beside(name: str, file: Path) -> Any:
+    """A module that lies among the tests."""
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules.setdefault(name, importlib.util.module_from_spec(spec))
+    spec.loader.exec_module(module)
+    return module
+
+
+grid = beside("diagnose_grid", Path(__file__).parents[1] / "diagnose" / "grid.py")
+refining = beside("report_refine_page", Path(__file__).with_name("test_refine_page.py"))
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 PATIENCE = 60.0
@@ -464,6 +473,30 @@ def test_points_are_counted_as_the_evaluation_counts_them(dots, opened):
         assert sum(listed) == hits
         changed += hits
     assert changed
+
+
+def test_a_refiner_is_judged_at_every_confidence(tmp_path, opened, shots):
+    run = refining.made(tmp_path / "run")  # every box has a confidence of 0.8
+    page = opened(write_report([run], tmp_path / "report.html"))
+    rows = read_parquet(run.matches)
+    before, moved = (sum(r[f"iou_{k}"] for r in rows) / len(rows) for k in ("before", "moved"))
+    assert page.figure("replaced") == str(len(rows))
+    assert page.figure("before") == f"{before:.3f}"
+    assert page.figure("after") == f"{moved:.3f}" != f"{before:.3f}"
+    harmed = sum(r["iou_before"] > 0.8 and r["iou_moved"] < r["iou_before"] for r in rows)
+    assert page.figure("harmed") == str(harmed) != "0"
+    drawn = page.ink()
+    page.shot(shots / "refine-1400-light.png")
+    page.key("5")
+    assert page.ink() != drawn
+    page.threshold(0.9)
+    assert (page.figure("replaced"), page.figure("after")) == ("0", f"{before:.3f}")
+    page.choose("b-kind", "made worse")
+    assert page.listed() == []
+    page("document.getElementById('b-stored').click()")
+    page.settle()
+    worse = {r["image"] for r in rows if r["iou_moved"] < r["iou_before"] - 5e-4}
+    assert set(page.listed()) == worse
 
 
 def test_every_image_tells_its_own_counts(words, opened):
