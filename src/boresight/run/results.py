@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from boresight.core.convert import to_coco
 from boresight.core.found import Found
 from boresight.run.record import coco_results
 
@@ -43,15 +44,12 @@ def box_results(
 
     ``category_ids`` gives the id of every label.
     """
-    rows = []
-    for image_id, d in zip(image_ids, found, strict=True):
-        columns = (d.boxes.tolist(), d.scores.tolist(), d.labels.tolist(), d.cell.tolist())
-        for (x0, y0, x1, y1), score, label, cell in zip(*columns, strict=True):
-            if score >= threshold:
-                box = [round(v, 3) for v in (x0, y0, x1 - x0, y1 - y0)]
-                own = {"image_id": image_id, "category_id": category_ids[label], "bbox": box}
-                rows.append(own | {"score": round(score, 6), "cell": cell})
-    return rows
+    kept = (d.select(d.scores >= threshold) for d in found)
+    return [
+        row
+        for image_id, d in zip(image_ids, kept, strict=True)
+        for row in to_coco(d, image_id, category_ids, digits=(3, 6))
+    ]
 
 
 def shown(figures: dict[str, Any], key: str) -> str:
