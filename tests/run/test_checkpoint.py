@@ -173,6 +173,7 @@ def test_a_weight_too_many(tmp_path):
         ("classes", 1),
         ("threshold", "0.5"),
         ("threshold", float("nan")),
+        ("threshold", 10**400),
         ("step", 0.5),
         ("figures", []),
         ("frozen", None),

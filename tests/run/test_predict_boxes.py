@@ -16,6 +16,7 @@ from PIL import Image
 from boresight.cli import main
 from boresight.core.errors import UserError
 from boresight.core.types import Detections, Scene
+from boresight.data.raster import Raster
 from boresight.detectors.text_query import TextQuery
 from boresight.run import predict_boxes as predict_boxes_module
 from boresight.run.boxes import box_splits
@@ -271,3 +272,37 @@ def test_a_box_thinner_than_its_line_can_be_drawn(tmp_path):
     thin = Detections(torch.tensor([[5.0, 5.0, 5.5, 5.5]]), torch.ones(1), torch.tensor([0]), torch.tensor([0]))
     draw(tmp_path / "a.png", np.zeros((3, 20, 20), dtype=np.uint8), thin, ("ship",))
     assert np.asarray(Image.open(tmp_path / "a.png")).any()
+
+
+def test_a_large_tiff_is_read_by_windows_to_the_same_files(trained_text, pictures, tmp_path, monkeypatch):
+    """The limit is lowered so far that a small one is large."""
+    rasterio = pytest.importorskip("rasterio", reason="the extra `geo` is not installed")
+    pixels = np.moveaxis(np.asarray(Image.open(pictures / "long.png")), -1, 0)
+    about = {"driver": "GTiff", "width": pixels.shape[2], "height": pixels.shape[1], "count": 3, "dtype": "uint8"}
+    about |= {"crs": "EPSG:32631", "transform": rasterio.Affine(2, 0, 500_000, 0, -2, 4_600_000)}
+    with rasterio.open(tmp_path / "long.tif", "w", tiled=True, blockxsize=32, blockysize=32, **about) as out:
+        out.write(pixels)
+    common = {"threshold": 0.01, "window": 64, "overlays": tmp_path / "pictures"}
+    want = predict_boxes(trained_text, [str(tmp_path / "long.tif")], tmp_path / "whole.json", **common)
+    drawn = (tmp_path / "pictures" / "long.png").read_bytes()
+    monkeypatch.setattr("boresight.data.raster.LARGE", 100)
+    monkeypatch.setattr("boresight.run.found_boxes.rgb_pixels", lambda file: pytest.fail("read whole"))
+    have = predict_boxes(trained_text, [str(tmp_path / "long.tif")], tmp_path / "parts.json", **common)
+    assert have["detections"] == want["detections"] > 0
+    for end in (".json", ".csv", "-1-long.geojson"):
+        assert (tmp_path / f"parts{end}").read_text() == (tmp_path / f"whole{end}").read_text()
+    assert (tmp_path / "pictures" / "long.png").read_bytes() == drawn
+
+
+def test_the_picture_of_a_large_image_is_a_small_one(tmp_path, monkeypatch):
+    rasterio = pytest.importorskip("rasterio", reason="the extra `geo` is not installed")
+    about = {"driver": "GTiff", "width": 80, "height": 40, "count": 3, "dtype": "uint8"}
+    with rasterio.open(tmp_path / "a.tif", "w", transform=rasterio.Affine(2, 0, 5, 0, -2, 9), **about) as out:
+        out.write(np.full((3, 40, 80), 7, np.uint8))
+    monkeypatch.setattr("boresight.run.found_boxes.LARGEST_PICTURE", 40)
+    found = Detections(torch.tensor([[20.0, 8, 60, 32]]), torch.ones(1), torch.tensor([0]), torch.tensor([0]))
+    draw(tmp_path / "a.png", Raster(tmp_path / "a.tif"), found, ["ship"])
+    shown = np.asarray(Image.open(tmp_path / "a.png"))
+    assert shown.shape == (20, 40, 3)
+    assert shown[10, 10].tolist() == shown[10, 29].tolist() == list(COLOURS[0])
+    assert shown[10, 5].tolist() == [7, 7, 7]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,8 +13,10 @@ from torch import nn
 
 from boresight.core.grid import cell_centres, flat_cell, unravel_cell
 from boresight.core.types import DenseOutput, Detections, Scene
+from boresight.data.raster import Raster
 from boresight.decode.boxes import BoxDecoder
-from boresight.run.windows import detect_windows, starts, windows_of
+from boresight.run.tiles import starts
+from boresight.run.windows import detect_windows, tighten_windows, windows_of
 
 STRIDE, STEP = 8, 16
 
@@ -175,8 +179,64 @@ def test_doubles_are_suppressed_and_the_best_come_first():
     scene, detector = canvas((64, 112), *boxes), Painted(4)
     found = detect_windows(detector, scene, window=64, overlap=32, step=STEP)
     assert found.labels.tolist() == [3, 1, 0, 2]
-    best = detect_windows(detector, scene, window=64, overlap=32, step=STEP, top_k=2)
-    assert best.labels.tolist() == [3, 1]
+    best = detect_windows(detector, scene, window=64, overlap=32, step=STEP, top_k=1)
+    assert best.labels.tolist() == [3, 1]  # the image is as large as two windows
+    surest = detect_windows(detector, scene, window=64, overlap=32, step=STEP, least=float(found.scores[2]))
+    assert surest.labels.tolist() == [3, 1, 0]
+
+
+# --- an image that is read window by window --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def large(tmp_path, monkeypatch):
+    """A tiled TIFF with painted objects, and the same as a scene."""
+    rasterio = pytest.importorskip("rasterio", reason="the extra `geo` is not installed")
+    scene = canvas((200, 330), (5, 5, 20, 30), (100, 60, 130, 80), (310, 180, 330, 200), (60, 150, 65, 152))
+    about = {"driver": "GTiff", "width": 330, "height": 200, "count": 3, "dtype": "uint8"}
+    about["transform"] = rasterio.Affine(2, 0, 5, 0, -2, 9)
+    with rasterio.open(tmp_path / "a.tif", "w", tiled=True, blockxsize=64, blockysize=64, **about) as out:
+        out.write(scene.image.byte().numpy())
+    return Raster(tmp_path / "a.tif"), scene
+
+
+def test_a_raster_is_seen_as_the_scene_is_and_never_whole(large, monkeypatch):
+    raster, scene = large
+    want = detect_windows(Painted(4), scene, window=64, overlap=32, step=STEP)
+    read, inner = [], Raster.__getitem__
+
+    def part(self, place):
+        found = inner(self, place)
+        read.append(found.shape)
+        return found
+
+    monkeypatch.setattr(Raster, "__getitem__", part)
+    have = detect_windows(Painted(4), raster, window=64, overlap=32, step=STEP)
+    assert rows_of(have) == rows_of(want)
+    assert len(rows_of(want)) == 4
+    assert max(rows * columns for _, rows, columns in read) <= 64 * 64
+
+
+class Shrinks:
+    """Takes a pixel off every side, and sees that the box lies on its own part of the image."""
+
+    def detections(self, scene, found, names):
+        for (x0, y0, x1, y1), label in zip(found.boxes.int().tolist(), found.labels.tolist(), strict=True):
+            assert (scene.image[0, y0:y1, x0:x1] == label + 1).all()
+        assert max(scene.size) <= 64 + 30 + 2 * 20  # a square, the longest box and both margins
+        return replace(found, boxes=found.boxes + torch.tensor([1.0, 1, -1, -1]))
+
+
+def test_boxes_of_a_raster_are_tightened_on_parts_of_it(large):
+    raster, scene = large
+    found = detect_windows(Painted(4), scene, window=64, overlap=32, step=STEP)
+    tight = tighten_windows(Shrinks(), raster, found, "abcd", window=64, margin=20)
+    assert tight.labels.tolist() == found.labels.tolist()
+    assert torch.equal(tight.scores, found.scores)
+    assert torch.equal(tight.cell, found.cell)
+    assert torch.equal(tight.boxes, found.boxes + torch.tensor([1.0, 1, -1, -1]))
+    nothing = found.select(found.scores > 2)
+    assert len(tighten_windows(Shrinks(), raster, nothing, "abcd", window=64, margin=20)) == 0
 
 
 def test_nothing_in_any_window():

@@ -103,7 +103,8 @@ def read_pixels(path: str | Path) -> np.ndarray:
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _bad(file, str(error), "cut it into tiles") from error
+        remedy = "save it as a TIFF of RGB, which `predict` reads by windows, or cut it into tiles"
+        raise _bad(file, str(error), remedy) from error
     except Image.UnidentifiedImageError as error:
         raise _bad(file, "is not an image", "replace it or remove it from the data set") from error
     except _DECODING as error:

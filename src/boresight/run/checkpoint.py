@@ -79,7 +79,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         checkpoint = Checkpoint(weights=weights, **about | {"classes": tuple(about["classes"])})
         _check_kinds(checkpoint)
         return checkpoint
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise UserError(f"{path}: its header cannot be understood ({error}); use another checkpoint") from error
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from boresight.core.errors import UserError
 from boresight.core.found import Found
 from boresight.data.image_files import image_files
+from boresight.data.raster import Raster, open_large
 from boresight.data.rgb_image import rgb_pixels
 from boresight.run.found_points import picture_names
 from boresight.run.geo import geojson
@@ -25,8 +26,11 @@ if TYPE_CHECKING:
 
 COLOURS = ((64, 224, 144), (255, 176, 32), (96, 176, 255), (255, 96, 144), (208, 144, 255), (240, 240, 96))
 
-Finder = Callable[[np.ndarray, str, int], "Detections | Found"]
+Finder = Callable[[np.ndarray | Raster, str, int], "Detections | Found"]
 """Pixels ``[3, H, W]`` uint8 of an image, its name and its number from 1, to what is found there, best first."""
+
+LARGEST_PICTURE = 4096
+"""Side in pixels of the picture of an image that is read by windows."""
 
 
 def split_queries(text: str) -> tuple[str, ...]:
@@ -46,7 +50,10 @@ def find_boxes(
     overlays: Path | None = None,
     quiet: bool = True,
 ) -> dict[str, Any]:
-    """Run ``finder`` over images; write COCO results, a table, GeoJSON where it can, and pictures where asked for."""
+    """Run ``finder`` over images; write COCO results, a table, GeoJSON where it can, and pictures where asked for.
+
+    A TIFF too large for memory is read by windows (:mod:`boresight.data.raster`); its picture is a reduced one.
+    """
     files = image_files(list(images))
     found: list[Detections | Found] = []
     geo: list[Path | None] = []
@@ -54,7 +61,7 @@ def find_boxes(
     pictures = picture_names([name for name, _ in files])
     with Progress(len(files), label="predict", quiet=quiet) as bar:
         for number, ((name, file), picture) in enumerate(zip(files, pictures, strict=True), start=1):
-            pixels = rgb_pixels(file)
+            pixels = open_large(file) or rgb_pixels(file)
             found.append(finder(pixels, name, number))
             geo.append(write_places(file, found[-1], names, out, f"{number}-{Path(name).stem}"))
             if overlays is not None:
@@ -106,14 +113,17 @@ def write_csv(path: Path, images: Sequence[str], found: Sequence[Detections | Fo
     write_atomic(path, write)
 
 
-def draw(path: Path, pixels: np.ndarray, found: Detections | Found, names: Sequence[str]) -> None:
+def draw(path: Path, pixels: np.ndarray | Raster, found: Detections | Found, names: Sequence[str]) -> None:
     """The image ``[3, H, W]`` uint8 with a box, its query and its score for every detection."""
     from PIL import Image, ImageDraw
 
+    share = 1.0
+    if isinstance(pixels, Raster):
+        pixels, share = pixels.reduced(LARGEST_PICTURE)
     picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     pen = ImageDraw.Draw(picture)
     for (x0, y0, x1, y1), label, score in zip(
-        found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True
+        (found.boxes * share).tolist(), found.labels.tolist(), found.scores.tolist(), strict=True
     ):
         colour = COLOURS[label % len(COLOURS)]
         pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colour, width=2)

@@ -12,13 +12,14 @@ import torch
 from boresight.core.errors import UserError
 from boresight.core.types import Detections, Scene
 from boresight.data.image_files import image_files
+from boresight.data.raster import Raster
 from boresight.detectors.text_query import TextQuery
 from boresight.run.boxes import query_texts
 from boresight.run.found_boxes import find_boxes
 from boresight.run.predict import load_trained
 from boresight.run.record import RunFolder
 from boresight.run.tighten import Tightener
-from boresight.run.windows import detect_windows
+from boresight.run.windows import detect_windows, tighten_windows
 
 
 def predict_boxes(
@@ -50,7 +51,8 @@ def predict_boxes(
         threshold: instead of the one chosen on validation.
         overlays: a folder for pictures with boxes.
         which: the checkpoint.
-        window: images larger than this are read in overlapping windows of that side, pixels.
+        window: images larger than this are looked at in overlapping windows of that side, pixels; TIFF files of more
+            than 67 million pixels are also read so.
         refiner: a run of `refine` that tightens what was found, and scores it by how well it is thought to fit.
         refine_threshold: confidence from which it replaces a box, instead of its own.
         quiet: no progress.
@@ -68,11 +70,15 @@ def predict_boxes(
     threshold = trained.checkpoint.threshold if threshold is None else threshold
     tightener = Tightener.of(refiner, threshold=refine_threshold) if refiner is not None else None
 
-    def find(pixels: np.ndarray, name: str, number: int) -> Detections:
-        scene = Scene(torch.from_numpy(pixels), name, number)
-        every = detect_windows(detector, scene, window=window, overlap=min(256, window // 4))
-        kept = every.select(every.scores >= threshold)
-        return kept if tightener is None else tightener.detections(scene, kept, names)
+    def find(pixels: np.ndarray | Raster, name: str, number: int) -> Detections:
+        overlap = min(256, window // 4)
+        picture = pixels if isinstance(pixels, Raster) else Scene(torch.from_numpy(pixels), name, number)
+        kept = detect_windows(detector, picture, window=window, overlap=overlap, least=threshold)
+        if tightener is None:
+            return kept
+        if isinstance(picture, Raster):
+            return tighten_windows(tightener, picture, kept, names, window=window, margin=overlap)
+        return tightener.detections(picture, kept, names)
 
     told = find_boxes(find, images, out, names=names, overlays=overlays, quiet=quiet)
     refined = {"refined_by": str(refiner.root)} if refiner is not None else {}

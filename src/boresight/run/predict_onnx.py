@@ -12,6 +12,7 @@ from boresight.core.errors import UserError
 from boresight.core.found import Found
 from boresight.data.image import read_pixels
 from boresight.data.image_files import image_files
+from boresight.data.raster import Raster
 from boresight.run import found_boxes
 from boresight.run.found_points import draw_points, picture_names, write_points
 from boresight.run.onnx_model import OnnxModel, Queries, brightness, find_boxes, find_points
@@ -69,15 +70,15 @@ def predict_boxes(
     asked = Queries.of(model, queries)
     threshold = model.threshold if threshold is None else threshold
 
-    def find(pixels: np.ndarray, name: str, number: int) -> Found:
-        every = detect_windows(
+    def find(pixels: np.ndarray | Raster, name: str, number: int) -> Found:
+        return detect_windows(
             lambda part: find_boxes(model, asked, part),
             pixels,
             stride=model.about["stride"],
             window=window,
             overlap=min(256, window // 4),
+            least=threshold,
         )
-        return every.select(every.scores >= threshold)
 
     told = found_boxes.find_boxes(find, images, out, names=asked.names, overlays=overlays, quiet=quiet)
     return {**told, "threshold": threshold}

@@ -9,6 +9,7 @@ import numpy as np
 
 from boresight.core.found import Found
 from boresight.core.grid import flat_cell
+from boresight.data.raster import Raster
 from boresight.decode.suppress import kept_by_nms
 from boresight.run.tiles import starts
 
@@ -18,7 +19,7 @@ Detect = Callable[[np.ndarray], tuple[Found, tuple[int, int, int]]]
 
 def detect_windows(
     detect: Detect,
-    pixels: np.ndarray,
+    pixels: np.ndarray | Raster,
     *,
     stride: float,
     window: int,
@@ -26,6 +27,7 @@ def detect_windows(
     nms: float = 0.5,
     top_k: int = 1000,
     step: int = 16,
+    least: float = 0.0,
 ) -> Found:
     """What ``detect`` finds in an image ``[C, H, W]`` of any size: see :func:`boresight.run.windows.detect_windows`."""
     cells = int(stride)
@@ -42,10 +44,12 @@ def detect_windows(
             label, row, column = np.unravel_index(found.cell, shape)
             cell = flat_cell(0, label, row + top // cells, column + left // cells, (shape[0], rows, columns))
             shift = np.array([left, top, left, top], dtype=found.boxes.dtype)
+            keep &= found.scores >= least
             parts.append(replace(found, boxes=found.boxes + shift, cell=cell).select(keep))
     joined = Found.joined(parts)
     joined = joined.select(np.argsort(-joined.scores, kind="stable"))
-    return joined.select(kept_by_nms(joined.boxes, joined.scores, joined.labels, nms)[:top_k])
+    limit = top_k * max(1, -(-height * width // window**2))
+    return joined.select(kept_by_nms(joined.boxes, joined.scores, joined.labels, nms)[:limit])
 
 
 def _whole(

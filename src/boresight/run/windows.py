@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,22 +12,42 @@ from torchvision.ops import batched_nms
 
 from boresight.core.grid import flat_cell, unravel_cell
 from boresight.core.types import Detections, Scene
+from boresight.data.raster import Raster
 from boresight.detectors.detector import Detector
 from boresight.run.tiles import starts
 
 
-def windows_of(scene: Scene, window: int, overlap: int, step: int) -> Iterator[tuple[int, int, Scene]]:
+def windows_of(scene: Scene | Raster, window: int, overlap: int, step: int) -> Iterator[tuple[int, int, Scene]]:
     """``(top, left, part)`` of every window; parts are scenes of their own, without truth."""
-    height, width = scene.size
+    height, width = _size(scene)
     for top in starts(height, window, overlap, step):
         for left in starts(width, window, overlap, step):
-            part = scene.image[:, top : top + window, left : left + window]
-            yield top, left, Scene(part, f"{scene.name}[{top},{left}]", level=scene.level, spread=scene.spread)
+            yield top, left, _part(scene, slice(top, top + window), slice(left, left + window))
+
+
+def _size(scene: Scene | Raster) -> tuple[int, int]:
+    return scene.shape[1:] if isinstance(scene, Raster) else scene.size
+
+
+def _part(scene: Scene | Raster, rows: slice, columns: slice) -> Scene:
+    """Some rows and columns of an image, as a scene of their own; of a raster nothing else is read."""
+    if isinstance(scene, Raster):
+        return Scene(torch.from_numpy(scene[:, rows, columns]), f"{scene.path.name}[{rows.start},{columns.start}]")
+    name = f"{scene.name}[{rows.start},{columns.start}]"
+    return Scene(scene.image[:, rows, columns], name, level=scene.level, spread=scene.spread)
 
 
 @torch.inference_mode()
 def detect_windows(
-    detector: Detector, scene: Scene, *, window: int, overlap: int, nms: float = 0.5, top_k: int = 1000, step: int = 16
+    detector: Detector,
+    scene: Scene | Raster,
+    *,
+    window: int,
+    overlap: int,
+    nms: float = 0.5,
+    top_k: int = 1000,
+    step: int = 16,
+    least: float = 0.0,
 ) -> Detections:
     """What ``detector`` finds in one image of any size, on the CPU, best first.
 
@@ -37,14 +58,15 @@ def detect_windows(
 
     Args:
         detector: in inference mode.
-        scene: the image; windows are moved to the detector's device one at a time.
+        scene: the image, or one that is read window by window. Windows are moved to the detector's device in turn.
         window, overlap: pixels.
         nms: IoU above which of two boxes of one class the lower-scored one is dropped.
-        top_k: at most so many.
+        top_k: at most so many, for every area of a window that the image has.
         step: pixels.
+        least: scores below it are dropped at once: what is above it does not depend on them.
     """
     device = next(detector.parameters()).device
-    height, width = scene.size
+    height, width = _size(scene)
     parts = []
     for top, left, part in windows_of(scene, window, overlap, step):
         output = detector([part.to(device)])
@@ -56,11 +78,47 @@ def detect_windows(
         keep = _whole(found.boxes, (top, left), part.size, (height, width), overlap)
         whole = (-(-height // step) * (step // stride), -(-width // step) * (step // stride))
         cell = _moved(found.cell, shape, (top // stride, left // stride), whole)
+        keep &= found.scores >= least
         parts.append(replace(found, boxes=found.boxes + shift, cell=cell).select(keep))
     every = [torch.cat([getattr(p, name) for p in parts]) for name in ("boxes", "scores", "labels", "cell")]
     best = every[1].sort(descending=True, stable=True).indices
     joined = Detections(*(v[best] for v in every))
-    return joined.select(batched_nms(joined.boxes, joined.scores, joined.labels, nms)[:top_k])
+    limit = top_k * max(1, -(-height * width // window**2))
+    return joined.select(batched_nms(joined.boxes, joined.scores, joined.labels, nms)[:limit])
+
+
+class Tightens(Protocol):
+    """What moves the boxes of an image (:class:`~boresight.run.tighten.Tightener`)."""
+
+    def detections(self, scene: Scene, found: Detections, names: Sequence[str]) -> Detections:
+        """The detections with tighter boxes, best first."""
+        ...
+
+
+def tighten_windows(
+    tightener: Tightens, image: Raster, found: Detections, names: Sequence[str], *, window: int, margin: int
+) -> Detections:
+    """Tighten the boxes of an image that is read window by window; best first.
+
+    Boxes whose centres lie in one square of ``window`` pixels are tightened together, on a part of the image that holds
+    them and ``margin`` pixels around them.
+    """
+    height, width = image.shape[1:]
+    square = ((found.boxes[:, :2] + found.boxes[:, 2:]) / 2 // window).long()
+    done = []
+    for place in square.unique(dim=0):
+        mine = found.select((square == place).all(dim=1))
+        left, top = (int(v) for v in (mine.boxes[:, :2].amin(dim=0).floor() - margin).clamp(min=0))
+        right, bottom = (int(v) for v in mine.boxes[:, 2:].amax(dim=0).ceil() + margin)
+        part = _part(image, slice(top, min(bottom, height)), slice(left, min(right, width)))
+        shift = torch.tensor([left, top, left, top], dtype=mine.boxes.dtype)
+        tight = tightener.detections(part, replace(mine, boxes=mine.boxes - shift), names)
+        done.append(replace(tight, boxes=tight.boxes + shift))
+    if not done:
+        return found
+    every = [torch.cat([getattr(p, name) for p in done]) for name in ("boxes", "scores", "labels", "cell")]
+    best = every[1].sort(descending=True, stable=True).indices
+    return Detections(*(v[best] for v in every))
 
 
 def _whole(
