@@ -45,8 +45,8 @@ class Objects:
         boxes, labels, image = (sent(v, device) for v in (self.boxes, self.labels, self.image))
         return Objects(boxes, labels, image, self.images, None if self.crowd is None else self.crowd.to(device))
 
-    def select(self, keep: Tensor) -> Objects:
-        """Those that ``keep`` (bool ``[M]`` or long) names, without a crowd."""
+    def select(self, keep: Tensor | slice) -> Objects:
+        """Those that ``keep`` (bool ``[M]``, long, or a slice) names, without a crowd."""
         return Objects(self.boxes[keep], self.labels[keep], self.image[keep], self.images)
 
     @classmethod
@@ -69,6 +69,8 @@ class Objects:
         ignored = [torch.zeros(len(b), dtype=torch.bool) if i is None else i.cpu() for b, _, i in known]
         ignore = torch.cat([torch.zeros(0, dtype=torch.bool), *ignored])
         every._check(scenes, classes, ~ignore)
+        if not bool(ignore.any()):
+            return replace(every, crowd=every.select(slice(0, 0)))
         return replace(every.select(~ignore), crowd=every.select(ignore))
 
     def _check(self, scenes: Sequence[Scene], classes: int, counted: Tensor) -> None:
@@ -80,6 +82,8 @@ class Objects:
             (counted & (self.boxes[:, 2:] <= self.boxes[:, :2]).any(-1), "has no area"),
             (counted & outside, "lies outside its image"),
         )
+        if not bool(torch.stack([fault for fault, _ in faults]).any()):
+            return
         for fault, words in faults:
             if bool(fault.any()):
                 k = int(fault.int().argmax())

@@ -106,10 +106,10 @@ def _concatenate(points: Sequence[Points]) -> _Batch:
     )
 
 
-def _by_place(uv: Tensor) -> Tensor:
-    """Indices that sort places ``[N, 2]`` by row, then by column."""
-    by_column = uv[:, 0].argsort(stable=True)
-    return by_column[uv[by_column, 1].argsort(stable=True)]
+def _by_place(xy: Tensor) -> Tensor:
+    """Indices that sort places ``[N, 2]``, none negative, by row, then by column: their bits order as they do."""
+    x, y = (xy.float() + 0.0).contiguous().view(torch.int32).long().unbind(-1)  # + 0.0: minus zero is zero
+    return ((y << 32) | x).argsort(stable=True)
 
 
 def _check_points(batch: _Batch, classes: int, size: tuple[float, float]) -> None:
@@ -157,10 +157,11 @@ def point_targets(
     shape = (len(points), classes, rows, columns)
     where = _Places.of(batch, shape, stride)
     counted, dim = torch.nonzero(~batch.ignore)[:, 0], torch.nonzero(batch.ignore)[:, 0]
-    score = _label_map(where, counted, reach, kernel, device)
-    matched, positive = _own_cells(where, counted, offset_reach, device)
+    near = where.around(counted, max(reach, offset_reach))
+    score = _label_map(near.within(reach), kernel, where.cells, device)
+    matched, positive = _own_cells(near.within(offset_reach), batch.xy[counted], counted, where.cells, device)
     if len(dim):  # where the don't-care is the nearer one, nothing is known
-        ignore = (_label_map(where, dim, reach, kernel, device) > score) & ~positive
+        ignore = (_label_map(where.around(dim, reach), kernel, where.cells, device) > score) & ~positive
     else:
         ignore = torch.zeros_like(positive)
     return DenseTargets(
@@ -173,6 +174,23 @@ def point_targets(
         counted=sent(~batch.ignore, device),
         normaliser=torch.full((), float(len(counted)), device=device),
     )
+
+
+@dataclass(frozen=True)
+class _Near:
+    """Cells around K points, and the flat place of each on the map, ``[K, S, S]`` long: its last and one, if off it."""
+
+    around: Around
+    place: Tensor
+
+    def within(self, reach: int) -> _Near:
+        """Those within ``reach`` cells alone."""
+        spare = (self.place.shape[-1] - 1) // 2 - reach
+        if not spare:
+            return self
+        a, cut = self.around, slice(spare, -spare)
+        inner = Around(a.dx[..., cut], a.dy[:, cut], a.step_x[..., cut], a.step_y[:, cut])
+        return _Near(inner, self.place[:, cut, cut])
 
 
 @dataclass(frozen=True)
@@ -201,8 +219,8 @@ class _Places:
     def cells(self) -> int:
         return math.prod(self.shape)
 
-    def around(self, chosen: Tensor, reach: int) -> tuple[Around, Tensor]:
-        """The cells around the chosen points, and the flat place of each, ``[K, S, S]``: `cells` off the map."""
+    def around(self, chosen: Tensor, reach: int) -> _Near:
+        """The cells around the chosen points."""
         _, _, rows, columns = self.shape
         side = torch.arange(-reach, reach + 1)
         step_x, step_y = side.view(1, 1, -1), side.view(1, -1, 1)
@@ -211,37 +229,37 @@ class _Places:
         row = torch.where((y >= 0) & (y < rows), row, self.cells)
         place = (row + torch.where((x >= 0) & (x < columns), x, self.cells)).clamp_(max=self.cells)
         u, v = (self.uv[chosen, i].view(-1, 1, 1) for i in (0, 1))
-        return Around(x - u, y - v, step_x, step_y), place
+        return _Near(Around(x - u, y - v, step_x, step_y), place)
 
 
-def _label_map(where: _Places, chosen: Tensor, reach: int, kernel: Kernel, device: torch.device) -> Tensor:
-    """``[cells]`` float32: the labels of the chosen points, merged by maximum."""
-    around, place = where.around(chosen, reach)
-    label = torch.zeros(where.cells + 1, device=device)  # one more: what lies off the map goes there
-    values = kernel(around).reshape(-1)
-    return label.scatter_reduce_(0, sent(place.flatten(), device), sent(values, device), "amax")[:-1]
+def _label_map(near: _Near, kernel: Kernel, cells: int, device: torch.device) -> Tensor:
+    """``[cells]`` float32: the labels of the points, merged by maximum."""
+    label = torch.zeros(cells + 1, device=device)  # one more: what lies off the map goes there
+    values = kernel(near.around).reshape(-1)
+    return label.scatter_reduce_(0, sent(near.place.flatten(), device), sent(values, device), "amax")[:-1]
 
 
-def _own_cells(where: _Places, counted: Tensor, reach: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _own_cells(near: _Near, xy: Tensor, counted: Tensor, cells: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """``matched [cells]``: the nearest target of every cell near one; ``positive [cells]``: the cells targets lie in.
 
     A target's own cell always wins over a neighbour's offset zone, so that every positive cell learns a target in it.
     Closeness and rank travel as one 64-bit key, so that no float is compared for equality: non-negative float32 numbers
     order like their bits, so ``bits << 32 | rank`` orders by closeness and then by rank.
     """
-    around, place = where.around(counted, reach)
+    around, place = near.around, near.place
     closeness = around.own * 3.0 + 1 / (1 + around.square)
-    order = _by_place(where.uv[counted])
+    order = _by_place(xy)
     rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
     bits = closeness.float().contiguous().view(torch.int32).long()
     key = sent(((bits << 32) | rank.view(-1, 1, 1)).flatten(), device)
     owner = sent(counted.view(-1, 1, 1).expand_as(place).flatten(), device)
     cell = sent(place.flatten(), device)
-    best = torch.full((where.cells + 1,), -1, dtype=torch.long, device=device).scatter_reduce_(0, cell, key, "amax")
-    won = torch.where(best.index_select(0, cell) == key, cell, where.cells)
-    matched = torch.full((where.cells + 1,), -1, dtype=torch.long, device=device).scatter_(0, won, owner)[:-1]
-    positive = torch.zeros(where.cells, dtype=torch.bool, device=device)
-    return matched, positive.index_fill_(0, sent(place[:, reach, reach], device), True)
+    best = torch.full((cells + 1,), -1, dtype=torch.long, device=device).scatter_reduce_(0, cell, key, "amax")
+    won = torch.where(best.index_select(0, cell) == key, cell, cells)
+    matched = torch.full((cells + 1,), -1, dtype=torch.long, device=device).scatter_(0, won, owner)[:-1]
+    positive = torch.zeros(cells, dtype=torch.bool, device=device)
+    middle = place.shape[-1] // 2
+    return matched, positive.index_fill_(0, sent(place[:, middle, middle], device), True)
 
 
 def coarser_targets(fine: DenseTargets, factor: int) -> DenseTargets:
