@@ -137,7 +137,7 @@ def coco_dataset(
         found: what was found in each; ``score`` and ``cell`` are further keys of its annotations.
         classes: names; category ids count from 1.
     """
-    images = [
+    images: list[dict[str, Any]] = [
         {"id": i, "file_name": name, "height": h, "width": w}
         for i, (name, (h, w)) in enumerate(zip(names, sizes, strict=True), start=1)
     ]

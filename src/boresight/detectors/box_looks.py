@@ -23,7 +23,7 @@ from boresight.core.relative import (
 from boresight.core.types import Proposals, Scene
 from boresight.features.encoder import FeatureMaps
 from boresight.features.roi import ImagePyramid, roi_grids
-from boresight.heads.refiner import Look, ReferenceHead, RefineHead
+from boresight.heads.refiner import Look, ReferenceHead, RefineHead, Trunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,11 @@ class Sight:
         limits = sent(size.repeat_interleave(torch.tensor(counts), dim=0), boxes.device)
         images = ImagePyramid([s.image for s in scenes])
         return cls(maps, images, boxes, torch.cat([p.labels for p in given]), torch.cat(turns), counts, limits)
+
+    def reduced(self, trunk: Trunk) -> list[FeatureMaps]:
+        """Maps with the channels that a head reads."""
+        few = trunk.reduced([m.levels for m in self.maps]) if self.maps else []
+        return [FeatureMaps(tuple(levels), m.extents) for levels, m in zip(few, self.maps, strict=True)]
 
     def pooled(self, maps: Sequence[FeatureMaps], windows: Tensor, grid: int) -> list[Tensor]:
         """Every level of maps of the images inside of the windows, each as its orientation shows it."""
@@ -135,7 +140,7 @@ class Looking(nn.Module):
     def forward(self, sight: Sight) -> list[Move]:
         """See :class:`Refiner`."""
         box, looks, moves = sight.boxes, [], []
-        maps = [_reduced(head, sight.maps) for head in self.heads]  # type: ignore[arg-type]
+        maps = [sight.reduced(head.trunk) for head in self.heads]  # type: ignore[arg-type]
         for step in range(self.steps + 1):
             window = enlarged(box, self.context, self.least)
             k = min(step, len(self.heads) - 1)
@@ -145,7 +150,7 @@ class Looking(nn.Module):
                 found = absolute(upright_boxes(look.boxes, sight.turns), window)
                 found = ordered(found.clamp(min=0).minimum(sight.limits))
                 edges = None if look.edges is None else upright_edges(look.edges, sight.turns)
-                moves.append(Move(box, found, found.new_zeros(len(found)), edges=edges, window=window))
+                moves.append(Move(box, found, torch.zeros_like(found[:, 0]), edges=edges, window=window))
                 box = found.detach()
         decision = self._decision(looks[0], looks[-1], sight.boxes, box)
         return [
@@ -167,12 +172,6 @@ class Looking(nn.Module):
         return head(sight.pooled(maps, window, head.grid), patch, shares, size, sight.labels)
 
 
-def _reduced(head: RefineHead, maps: Sequence[FeatureMaps]) -> list[FeatureMaps]:
-    """Maps with the channels that the head reads."""
-    few = head.trunk.reduced([m.levels for m in maps]) if maps else []
-    return [FeatureMaps(tuple(levels), m.extents) for levels, m in zip(few, maps, strict=True)]
-
-
 class Reference(nn.Module):
     """The reference: one step, from the features inside of the box."""
 
@@ -184,4 +183,4 @@ class Reference(nn.Module):
         """See :class:`Refiner`."""
         found = sight.boxes + self.head(sight.pooled(sight.maps, sight.boxes, self.head.grid))
         found = ordered(found.clamp(min=0).minimum(sight.limits))
-        return [Move(sight.boxes, found, found.new_zeros(len(found)))]
+        return [Move(sight.boxes, found, torch.zeros_like(found[:, 0]))]

@@ -149,10 +149,14 @@ class SqueezeEncoder(FrozenModule):
         """See :class:`FrozenModule`."""
         height, width = pixels.shape[-2:]
         pixels = brought(pixels, self.size)
+        levels = self.stages(pixels)
+        return split_maps(levels, _extents((height, width), pixels, levels, self.levels))
+
+    def stages(self, pixels: Tensor) -> list[Tensor]:
+        """Raw pixels ``[B, 3, H, W]`` at their own scale to the levels."""
         mean = pixels.new_tensor([104.0, 117.0, 123.0])[:, None, None]
         found = self._net.stages(pixels.flip(1) - mean)
-        levels = [found[level] for level in self.levels]
-        return split_maps(levels, _extents((height, width), pixels, levels, self.levels))
+        return [found[level] for level in self.levels]
 
 
 def brought(pixels: Tensor, size: int) -> Tensor:
@@ -249,12 +253,15 @@ class TimmEncoder(FrozenModule):
         height, width = pixels.shape[-2:]
         pixels = brought(pixels, self.size)
         tall, wide = pixels.shape[-2:]
-        mean, std = (pixels.new_tensor(v)[:, None, None] for v in (self.mean, self.std))
         step = 2 ** max(self.levels)
-        padded = F.pad((pixels / 255 - mean) / std, (0, -wide % step, 0, -tall % step), mode="replicate")
-        found = self.module(padded)
-        levels = [found[k] for k in self._kept]
+        levels = self.stages(F.pad(pixels, (0, -wide % step, 0, -tall % step), mode="replicate"))
         return split_maps(levels, _extents((height, width), pixels, levels, self.levels))
+
+    def stages(self, pixels: Tensor) -> list[Tensor]:
+        """Raw pixels ``[B, 3, H, W]``, sides multiples of the coarsest stride, to the levels."""
+        mean, std = (pixels.new_tensor(v)[:, None, None] for v in (self.mean, self.std))
+        found = self.module((pixels / 255 - mean) / std)
+        return [found[k] for k in self._kept]
 
 
 class ClipEncoder(FrozenModule):

@@ -88,6 +88,10 @@ class Trunk(nn.Module):
         columns = [_each(conv, maps) for conv, maps in zip(self.levels, zip(*levels, strict=True), strict=True)]
         return [list(image) for image in zip(*columns, strict=True)]
 
+    def reduced_batch(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """:meth:`reduced` of ``[B, D, h, w]`` maps of every level: those of images of one size."""
+        return [conv(_soft(level.float())) for conv, level in zip(self.levels, levels, strict=True)]
+
     def forward(self, pooled: Sequence[Tensor], patch: Tensor | None, box: Tensor) -> Tensor:
         """``[N, width / 2, G, G]`` of each reduced level, ``[N, 3, 4G, 4G]`` pixels and the box ``[N, 4]``."""
         parts = [F.silu(norm(x)) for norm, x in zip(self.norms, pooled, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import io
 import json
 import logging
@@ -16,12 +17,14 @@ import torch
 
 from boresight import __version__
 from boresight.core.errors import Failure, UserError
+from boresight.detectors.box_refiner import BoxRefiner
 from boresight.detectors.gaussian_point import GaussianPoint
 from boresight.detectors.text_query import TextQuery
 from boresight.run.boxes import query_texts
 from boresight.run.export_check import Difference, compared, scenes_to_check
 from boresight.run.export_graph import Graph
 from boresight.run.export_point import PointGraph
+from boresight.run.export_refine import RefineGraph
 from boresight.run.export_text import TextFeaturesGraph, TextGraph
 from boresight.run.onnx_file import FORMAT, check_runtime, opened, properties
 from boresight.run.parse import nested
@@ -58,11 +61,12 @@ def export_run(
     output on frames of the run, whole, cut to another size and in pairs. The figures go into the file.
 
     Args:
-        run: of `point` or `text`.
+        run: of `point`, `text` or `refine`.
         form: ``onnx``, or ``torch_export`` (a ``.pt2`` of torch.export).
         out: the file; default: ``model`` in the run's folder.
         which: the checkpoint.
-        features: of `text`: the frozen encoder is ``inside`` of the graph (the default), or its features are ``given``.
+        features: of `text` and `refine`: the frozen encoder is ``inside`` of the graph (the default), or its features
+            are ``given``.
         queries: of `text`: further queries whose embeddings go into the file, beside those of the classes.
         frames: frames of the run on which it is checked.
         quiet: print nothing.
@@ -112,7 +116,11 @@ def graph_of(trained: Trained, run: RunFolder, features: Features | None, querie
         asked = dict(zip(classes, query_texts(classes, trained.settings.data.queries), strict=True))
         made = TextFeaturesGraph if features == "given" else TextGraph
         return made(detector, {name: asked.get(name, name) for name in names}).eval()
-    raise UserError(f"{run.root}: a run of `{kind}` is not exported; give one of `point` or `text`")
+    if isinstance(detector, BoxRefiner):
+        if detector.features is None and features is not None:
+            raise UserError(f"--features: {run.root} reads pixels alone; drop it")
+        return RefineGraph(detector, trained.settings, given=features == "given").eval()
+    raise UserError(f"{run.root}: a run of `{kind}` is not exported; give one of `point`, `text` or `refine`")
 
 
 def _program(graph: Graph, example: tuple[torch.Tensor, ...], run: RunFolder) -> Any:
@@ -124,7 +132,11 @@ def _program(graph: Graph, example: tuple[torch.Tensor, ...], run: RunFolder) ->
     names = {name for axes in graph.inputs.values() for name in axes.values()}
     low = {"batch": 1, "height": SMALLEST, "width": SMALLEST}
     dims = {n: torch.export.Dim(n, min=low.get(n, 1), max=LARGEST) for n in sorted(names)}
-    shapes = tuple({axis: dims[name] for axis, name in axes.items()} for axes in graph.inputs.values())
+    shapes: tuple[Any, ...] = tuple({k: dims[name] for k, name in axes.items()} for axes in graph.inputs.values())
+    named = list(inspect.signature(graph.forward).parameters.values())
+    if named[-1].kind is inspect.Parameter.VAR_POSITIONAL and len(shapes) >= len(named):
+        # what it takes is a tuple of its own
+        shapes = (*shapes[: len(named) - 1], shapes[len(named) - 1 :])
     try:
         # else a size of 1, of a batch or a map, would be a program of its own
         with open_sizes.patch(backed_size_oblivious=True):

@@ -30,7 +30,7 @@ FORMAT = "boresight-model-1"
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
 
-class Pretrained(ModelHubMixin, library_name="boresight", tags=["boresight"]):
+class Pretrained(ModelHubMixin, library_name="boresight", tags=["boresight"]):  # type: ignore[call-arg]
     """A trained detector that can be handed on.
 
     Args:
@@ -74,7 +74,7 @@ class Pretrained(ModelHubMixin, library_name="boresight", tags=["boresight"]):
         return [found.select(found.scores >= least) for found in every]
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **more: Any) -> Self:  # type: ignore[override]
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **more: Any) -> Self:
         """Load a folder, or a repository of the hub.
 
         Args:

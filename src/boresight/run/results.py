@@ -44,7 +44,8 @@ def box_results(
 
     ``category_ids`` gives the id of every label.
     """
-    kept = (d.select(d.scores >= threshold) for d in found)
+    every: Sequence[Any] = found  # tensors or arrays: they are selected alike
+    kept = (d.select(d.scores >= threshold) for d in every)
     return [
         row
         for image_id, d in zip(image_ids, kept, strict=True)
