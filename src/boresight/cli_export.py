@@ -68,5 +68,36 @@ def predict_exported(args: argparse.Namespace) -> Result:
         if args.refine is not None:
             raise UserError(f"--refine: {model.path} holds a `point`, whose points have no boxes to tighten")
         return predict_points(model, args.images, Path(args.out), **common)
+    if model.system == "refine":
+        raise UserError(
+            f"{model.path}: a `refine` finds nothing itself: predict TEXT.onnx IMAGES --refine {model.path}"
+        )
     queries = split_queries(args.queries) if args.queries is not None else ()
-    return predict_boxes(model, args.images, Path(args.out), queries=queries, window=args.window, **common)
+    return predict_boxes(
+        model,
+        args.images,
+        Path(args.out),
+        queries=queries,
+        window=args.window,
+        refiner=_refiner(args),
+        refine_threshold=args.refine_threshold,
+        **common,
+    )
+
+
+def _refiner(args: argparse.Namespace) -> Any:
+    """The file of `--refine`, or None."""
+    from boresight.run.onnx_model import OnnxModel
+
+    if args.refine is None:
+        if args.refine_threshold is not None:
+            raise UserError("--refine-threshold: nothing is refined; name a file with --refine")
+        return None
+    if args.refine_threshold is not None and not 0 <= args.refine_threshold <= 1:
+        raise UserError(f"--refine-threshold {args.refine_threshold}: must be between 0 and 1")
+    if Path(args.refine).suffix.lower() != ".onnx":
+        raise UserError(f"--refine {args.refine}: with an exported file give one of a refiner: `boresight export` it")
+    refiner = OnnxModel.open(args.refine)
+    if refiner.system != "refine":
+        raise UserError(f"--refine {args.refine}: holds a `{refiner.system}`; give a file of a run of `refine`")
+    return refiner

@@ -10,14 +10,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from boresight.cli import main
 from boresight.core.errors import UserError
 from boresight.core.found import Found
 from boresight.core.types import Detections, Proposals, Scene
 from boresight.features.encoder import FrozenEncoder
 from boresight.features.frozen_backbones import ClipEncoder
 from boresight.features.roi import ImagePyramid
-from boresight.run import feature_parts
+from boresight.run import feature_parts, text_parts
 from boresight.run.checkpoint import Checkpoint, save_checkpoint
 from boresight.run.config_refine import RefineSettings
 from boresight.run.export import export_run
@@ -162,3 +164,34 @@ def test_torch_is_never_imported(exported):
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_predict_refines_with_exported_files(exported, run, trained_text, loaded_clip, tmp_path, capsys, monkeypatch):
+    """`predict TEXT.onnx IMAGES --refine REFINE.onnx` gives what both runs give."""
+    monkeypatch.setattr(text_parts, "load_clip", lambda name, weights=None, **more: loaded_clip)
+    small = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    Image.fromarray(small).resize((120, 90), Image.Resampling.BICUBIC).save(tmp_path / "a.png")
+    text = export_run(trained_text, out=tmp_path / "text.onnx", frames=1)["out"]
+    files = []
+    for model, refiner in ((str(trained_text.root), str(run.root)), (text, str(exported.path))):
+        out = tmp_path / f"{len(files)}.json"
+        more = ["--refine", refiner, "--refine-threshold", "0", "--threshold", "0.0105", "--out", str(out)]
+        assert main(["predict", model, str(tmp_path / "a.png"), *more, "--quiet", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["refined_by"] == refiner
+        files.append({row["cell"]: row for row in json.loads(out.read_text())})
+    one, other = files
+    assert len(one) > 3
+    assert len(one.keys() ^ other.keys()) <= 0.02 * len(one)
+    for cell in one.keys() & other.keys():
+        assert one[cell]["score"] == pytest.approx(other[cell]["score"], abs=1e-4)
+        np.testing.assert_allclose(one[cell]["bbox"], other[cell]["bbox"], atol=0.1)
+
+    def fails(*arguments: str) -> str:
+        assert main(["predict", *arguments]) == 2
+        return capsys.readouterr().err
+
+    picture = str(tmp_path / "a.png")
+    assert "a `refine` finds nothing itself" in fails(str(exported.path), picture)
+    assert "holds a `text`; give a file of a run of `refine`" in fails(text, picture, "--refine", text)
+    assert "with an exported file give one of a refiner" in fails(text, picture, "--refine", str(run.root))
+    assert "nothing is refined" in fails(text, picture, "--refine-threshold", "0.5")

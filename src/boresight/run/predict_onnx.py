@@ -16,6 +16,7 @@ from boresight.data.raster import Raster
 from boresight.run import found_boxes
 from boresight.run.found_points import draw_points, picture_names, write_points
 from boresight.run.onnx_model import OnnxModel, Queries, brightness, find_boxes, find_points
+from boresight.run.onnx_refine import tightened_detections
 from boresight.run.progress import Progress
 from boresight.run.window_arrays import detect_windows
 
@@ -56,11 +57,16 @@ def predict_boxes(
     threshold: float | None = None,
     overlays: Path | None = None,
     window: int = 1024,
+    refiner: OnnxModel | None = None,
+    refine_threshold: float | None = None,
     quiet: bool = True,
 ) -> dict[str, Any]:
     """Find ``queries`` in images with a model of ``text``; see :func:`boresight.run.predict_boxes.predict_boxes`.
 
-    Raises UserError for a query whose embedding is not in the file, and for a file that needs features.
+    ``refiner`` is a model of ``refine`` that tightens what was found.
+
+    Raises UserError for a query whose embedding is not in the file, for a file that needs features, and for an image
+    too large for memory that is to be refined.
     """
     if model.about["features"] != "inside":
         raise UserError(
@@ -71,7 +77,7 @@ def predict_boxes(
     threshold = model.threshold if threshold is None else threshold
 
     def find(pixels: np.ndarray | Raster, name: str, number: int) -> Found:
-        return detect_windows(
+        kept = detect_windows(
             lambda part: find_boxes(model, asked, part),
             pixels,
             stride=model.about["stride"],
@@ -79,9 +85,15 @@ def predict_boxes(
             overlap=min(256, window // 4),
             least=threshold,
         )
+        if refiner is None:
+            return kept
+        if isinstance(pixels, Raster):
+            raise UserError(f"{name}: too large to be refined by an exported file; cut it into tiles, or use the runs")
+        return tightened_detections(refiner, pixels, kept, asked.names, refine_threshold)
 
     told = found_boxes.find_boxes(find, images, out, names=asked.names, overlays=overlays, quiet=quiet)
-    return {**told, "threshold": threshold}
+    refined = {"refined_by": str(refiner.path)} if refiner is not None else {}
+    return {**told, **refined, "threshold": threshold}
 
 
 def gray(file: Path) -> np.ndarray:
