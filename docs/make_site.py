@@ -22,7 +22,7 @@ from make_reference import write_reference
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 REPOSITORY = "repository"
-KEPT = {".md", ".png", ".svg", ".css", ".js", ".ipynb"}
+KEPT = {".md", ".png", ".svg", ".css", ".js", ".py", ".ipynb"}
 LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)#\s]+)(?=[)#])")
 ELSEWHERE = re.compile(r"""<(?:script|link|img|iframe|source)\b[^>]*(?:src|href)=["']?(?:https?:)?//[^"'\s>]+""")
 

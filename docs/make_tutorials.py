@@ -7,7 +7,7 @@ Of a page are run, in its order and in an empty folder of its own:
 - python blocks, each after those before it; a text block right behind holds what it printed.
 
 Figures that are times, and paths, may differ. `--write` puts what was printed into the pages; `--quick` stops before
-the first training of a page. One CPU thread: the digits of the pages depend on it.
+the first training of a page. One CPU thread: the digits of a training depend on it, and the last ones on the processor.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ PAGES = (
     "tutorials/refine.md",
     "how-to-read-a-diagnosis.md",
     "bring-your-own-detector.md",
+    "frozen-features.md",
 )
 FENCE = re.compile(r"^```(console|python|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TIME = re.compile(r"\b\d+(?:\.\d+)?(?= (?:s|ms|seconds|img/s)\b)")
