@@ -69,7 +69,7 @@ def test_import_boresight_loads_nothing_else():
 
 
 def test_the_probe_sees_what_is_loaded():
-    assert {"boresight", "torch", "numpy"} <= modules_loaded_by("import boresight.core.grid")
+    assert {"boresight", "torch", "numpy"} <= modules_loaded_by("import boresight.core.types")
 
 
 @pytest.mark.parametrize(

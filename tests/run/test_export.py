@@ -84,6 +84,8 @@ def test_the_file_says_what_it_is(exported, loud):
     assert about["check"]["score"] <= about["check"]["score_limit"] == 1e-4
     assert about["check"]["sizes"] == ["80x64", "61x55"]
     onnx.checker.check_model(onnx.load(exported))
+    shapes = {v.name: v.shape for v in (*OnnxModel.open(exported).session.get_inputs(),)}
+    assert shapes == {"image": ["batch", 1, "height", "width"], "level": ["batch"], "spread": ["batch"]}
 
 
 @pytest.mark.parametrize("shape", [(1, 64, 80), (3, 33, 47), (2, 128, 96), (1, 16, 20)])

@@ -126,7 +126,7 @@ def from_coco(rows: Iterable[Mapping[str, Any]], category_ids: Sequence[int]) ->
 def coco_dataset(
     names: Sequence[str],
     sizes: Sequence[tuple[int, int]],
-    found: Sequence[Detections | Found],
+    found: Sequence[Detections | Found | None],
     classes: Sequence[str],
 ) -> dict[str, Any]:
     """A whole COCO data set whose annotations are detections, for tools that read no results (CVAT, FiftyOne).
@@ -134,7 +134,7 @@ def coco_dataset(
     Args:
         names: file name of each image; ids count from 1.
         sizes: ``(height, width)`` of each in pixels.
-        found: what was found in each; ``score`` and ``cell`` are further keys of its annotations.
+        found: what was found in each, None for nothing; ``score`` and ``cell`` are further keys of its annotations.
         classes: names; category ids count from 1.
     """
     images: list[dict[str, Any]] = [
@@ -144,6 +144,7 @@ def coco_dataset(
     rows = [
         row
         for image, one in zip(images, found, strict=True)
+        if one is not None
         for row in to_coco(one, image["id"], range(1, len(classes) + 1))
     ]
     annotations = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,15 +29,28 @@ def check_runtime() -> None:
 
 
 def properties(data: bytes, about: Mapping[str, Any]) -> bytes:
-    """An ONNX file with ``about`` in its properties, one for each key."""
+    """An ONNX file with ``about`` in its properties, one for each key, and its open axes named."""
     import onnx
 
     model = onnx.load_from_string(data)
+    _name_axes(model.graph, about["inputs"])
     for key, value in about.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = PREFIX + key, json.dumps(value, allow_nan=False)
     made: bytes = model.SerializeToString()
     return made
+
+
+def _name_axes(graph: Any, inputs: Mapping[str, Mapping[str, str]]) -> None:
+    """``batch`` and ``height`` for ``s40`` and ``s73``, in what is computed from them as well."""
+    names = {}
+    for value in graph.input:
+        for axis, name in inputs[value.name].items():
+            names[value.type.tensor_type.shape.dim[int(axis)].dim_param] = name
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = re.sub(r"\bs\d+\b", lambda m: names.get(m[0], m[0]), dim.dim_param)
 
 
 def opened(source: bytes | str, name: str) -> Any:
