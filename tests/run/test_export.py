@@ -204,10 +204,10 @@ def test_the_check_sees_other_weights(trained, tmp_path, monkeypatch):
     """The comparison is with the detector, not with the graph's own module."""
     real = export_module.graph_of
 
-    def spoilt(trained, run):
+    def spoilt(*given):
         import copy
 
-        graph = real(trained, run)
+        graph = real(*given)
         graph.expected = copy.deepcopy(graph).expected
         with torch.no_grad():
             graph.detector.head.place.bias += 0.01

@@ -52,7 +52,7 @@ def test_nothing_is_written_and_nothing_is_made_by_asking(copied):
 def test_a_probed_run_answers_every_question_that_its_system_has(copied):
     probe = evidence_of(copied, probe=True, scenes=4).probe
     missing = {f.name for f in fields(probe) if isinstance(getattr(probe, f.name), Missing)}
-    assert missing <= {"peaks", "moved", "offset", "padding"}
+    assert missing <= {"peaks", "maps", "stored", "moved", "offset", "padding"}
     assert "asking it failed" not in str(probe)
 
 
