@@ -145,6 +145,23 @@ def read_results(folder: Path) -> None:
     in_turn((diagnosed, lambda: coarse.read_results(folder / "plain.json", ["a", "b"])))
 
 
+def tables() -> dict[str, bytes]:
+    """Truth and detections as Parquet."""
+    from fuzzing.run_cases import box_rows, written
+
+    truth, found = box_rows()
+    return {"annotations.parquet": written(truth), "predictions.parquet": written(found)}
+
+
+def read_tables(folder: Path) -> None:
+    """Diagnose them, two rows at a time."""
+    from boresight.data.box_tables import BoxTables
+    from boresight.diagnose.of_tables import diagnose_parts
+
+    opened = BoxTables(folder / "annotations.parquet", folder / "predictions.parquet")
+    diagnose_parts(opened.images(rows=2), opened.classes, threshold=0.3, replicates=2)
+
+
 def voc() -> dict[str, bytes]:
     """Two images in VOC's folders."""
     one = (

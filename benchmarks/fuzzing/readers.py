@@ -57,7 +57,7 @@ def _damage(rng: Random, name: str, content: bytes, words: tuple[str, ...]) -> b
     if name.endswith((".txt", ".csv", ".xml", ".yaml")):
         return mutated_lines(rng, content, words)
     if name in run_cases.TABLES and rng.randrange(3):
-        return run_cases.mutated_table(rng, name)
+        return run_cases.mutated_table(rng, run_cases.TABLES[name]())
     if name in store_cases.HEADED and rng.randrange(3):
         return store_cases.mutated_header(rng, name, content)
     return mutated_bytes(rng, content)
@@ -66,6 +66,7 @@ def _damage(rng: Random, name: str, content: bytes, words: tuple[str, ...]) -> b
 READERS = (
     Reader("coco", data_cases.coco, data_cases.read_coco, fixed=data_cases.IMAGES),
     Reader("results", data_cases.results, data_cases.read_results),
+    Reader("tables", data_cases.tables, data_cases.read_tables),
     Reader("voc", data_cases.voc, data_cases.read_voc, data_cases.XML_WORDS, fixed=data_cases.IMAGES),
     Reader("yolo", data_cases.yolo, data_cases.read_yolo, data_cases.YAML_WORDS, fixed=data_cases.IMAGES),
     Reader("points", data_cases.points, data_cases.read_points, fixed=data_cases.IMAGES),

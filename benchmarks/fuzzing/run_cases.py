@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -75,7 +76,29 @@ def _tables() -> dict[str, list[dict[str, Any]]]:
     return {"metrics.parquet": metrics, "targets.parquet": [{"epoch": e} | row for e in range(2)]}
 
 
-TABLES = ("metrics.parquet", "targets.parquet")
+TABLES: dict[str, Callable[[], list[dict[str, Any]]]] = {
+    "metrics.parquet": lambda: _tables()["metrics.parquet"],
+    "targets.parquet": lambda: _tables()["targets.parquet"],
+    "annotations.parquet": lambda: box_rows()[0],
+    "predictions.parquet": lambda: box_rows()[1],
+}
+"""The rows of every table that is damaged as rows."""
+
+
+def box_rows() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Truth and detections of three images."""
+    box = {"x": 1.0, "y": 1.0, "width": 4.0, "height": 3.0}
+    none = dict.fromkeys(box)
+    truth = [
+        {"image_id": 1, "category_id": 7, **box, "iscrowd": 0},
+        {"image_id": 1, "category_id": 3, **box, "iscrowd": 1},
+        {"image_id": 2, "category_id": None, **none, "iscrowd": None},
+        {"image_id": 5, "category_id": 3, **box, "iscrowd": 0},
+    ]
+    found = [
+        {"image_id": i, "category_id": c, **box, "score": s} for i, c, s in ((1, 7, 0.9), (1, 3, 0.5), (5, 7, 0.2))
+    ]
+    return truth, found
 
 
 def written(rows: list[dict[str, Any]]) -> bytes:
@@ -88,14 +111,14 @@ def written(rows: list[dict[str, Any]]) -> bytes:
     return out.getvalue()
 
 
-def mutated_table(rng: Random, name: str) -> bytes:
+def mutated_table(rng: Random, good: list[dict[str, Any]]) -> bytes:
     """A whole Parquet file of damaged rows: other types, missing columns, numbers beyond sense."""
     import pyarrow as pa
 
     for _ in range(20):
-        rows = mutated_tree(rng, _tables()[name])
+        rows = mutated_tree(rng, good)
         rows = rows if isinstance(rows, list) and all(isinstance(r, dict) for r in rows) else []
-        column = rng.choice(("step", "epoch", "loss_focal", "val_f1", "objects", "class"))
+        column = rng.choice((*good[0], "val_f1", "score"))
         if rng.randrange(3) == 0:
             value = rng.choice(("x", b"x", None, True, 1.5, -1, float("nan"), [1], {"a": 1}, INTERESTING[-2]))
             rows = [row | {column: value} for row in rows]

@@ -18,8 +18,10 @@ def add_diagnose_verb(parser: argparse.ArgumentParser, common: Common) -> None:
     """Add the options; ``common`` gives the verb what every verb has."""
     verb = common(parser, _diagnose)
     verb.add_argument("run_folder", nargs="?", metavar="RUN", help="a run of ours")
-    verb.add_argument("--annotations", metavar="FILE", help="instead of a run: COCO truth, of any detector")
-    verb.add_argument("--predictions", metavar="FILE", help="with --annotations: COCO results")
+    verb.add_argument(
+        "--annotations", metavar="FILE", help="instead of a run: COCO truth, of any detector, or a table (.parquet)"
+    )
+    verb.add_argument("--predictions", metavar="FILE", help="with --annotations: COCO results, or a table (.parquet)")
     verb.add_argument("--threshold", type=float, help="with --annotations: the score from which detections are used")
     verb.add_argument("--out", metavar="FILE", help="with --annotations: where diagnosis.json goes")
     verb.add_argument("--split", default="val", choices=["train", "val", "test"], help="(default: %(default)s)")

@@ -128,3 +128,15 @@ def test_lists(root: Path) -> None:
     table.write_text("\n")
     with pytest.raises(UserError, match="names no images"):
         open_boxes(root, "train")
+
+
+def test_an_entry_may_be_the_name_of_a_file_and_stands_for_its_stem(root: Path) -> None:
+    """Whatever way an image is written in the list, it is one image."""
+    table = root / "ImageSets" / "Main" / "train.txt"
+    stem = table.read_text().split()[0]
+    image = next((root / "JPEGImages").glob(f"{stem}.*")).name
+    table.write_text(f"{image}\n{stem}\n./{stem}\n")
+    frames = open_boxes(root, "train")
+    assert frames.names == (image,)
+    assert frames.frames[0].origin.endswith(f"{stem}.xml")
+    assert [p.kind for p in frames.listing] == ["duplicate_entry"] * 2

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -295,3 +296,46 @@ def test_text_settings_have_remedies_for_every_word():
     words = {r.word for r in TABLES["text"]}
     assert words == {"threshold", "duplicates", "classification", "score", "assignment", "background", "box"}
     assert TextSettings().detector in TABLES
+
+
+def test_tables_are_diagnosed_as_files_are(tmp_path, capsys):
+    """The command, end to end: JSON and Parquet of the same boxes, and COCO's figures with the latter."""
+    from boresight.data.box_tables import write_table
+
+    boxes = [[10.0 * i, 10.0 * i, 20.0, 20.0] for i in range(60)]
+    truth = [{"id": i, "image_id": i // 3, "category_id": 1 + i % 2, "bbox": b} for i, b in enumerate(boxes)]
+    found = [
+        {
+            "image_id": i // 3,
+            "category_id": 1 + (i % 2 + (i % 7 == 0)) % 2,
+            "bbox": [b[0] + i % 5, *b[1:]],
+            "score": 0.5,
+        }
+        for i, b in enumerate(boxes)
+    ]
+    images = [{"id": i, "file_name": f"{i}.png"} for i in range(20)]
+    categories = [{"id": 1, "name": "ship"}, {"id": 2, "name": "car"}]
+    content = {"images": images, "annotations": truth, "categories": categories}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    (tmp_path / "d.json").write_text(json.dumps(found))
+    for name, rows in (("a", truth), ("d", found)):
+        columns = {k: np.array([r[k] for r in rows]) for k in ("image_id", "category_id", "score") if k in rows[0]}
+        columns |= {k: np.array([r["bbox"][i] for r in rows]) for i, k in enumerate(("x", "y", "width", "height"))}
+        write_table(tmp_path / f"{name}.parquet", columns, categories)
+    told = {}
+    for form in ("json", "parquet"):
+        words = ["--annotations", str(tmp_path / f"a.{form}"), "--predictions", str(tmp_path / f"d.{form}")]
+        assert main(["diagnose", *words, "--threshold", "0.4", "--json", "--out", str(tmp_path / f"{form}.json")]) == 0
+        told[form] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    coco = told["parquet"].pop("coco")
+    assert coco["ap50"] == pytest.approx(told["json"]["ap50"], abs=1e-9)
+    assert coco["ap"] < coco["ap50"]
+    assert json.loads((tmp_path / "parquet.json").read_text())["coco"]["per_class"]["ship"]["n"] == 30
+    for key in ("counts", "errors", "missing"):
+        assert told["parquet"][key] == told["json"][key]
+    assert told["parquet"]["verdict"]["word"] == told["json"]["verdict"]["word"]
+    assert main(["diagnose", *words]) == 0
+    assert "COCO: AP " in capsys.readouterr().out
+    words[3] = str(tmp_path / "d.json")
+    assert main(["diagnose", *words]) == 2
+    assert "d.json: the other file is a Parquet table: give two" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from xml.parsers import expat
 
 from boresight.core.errors import UserError
@@ -13,7 +13,7 @@ from boresight.core.files import read_bytes
 from boresight.data.box_frames import Box, BoxFrame, BoxFrames, unique_classes, unknown_split
 from boresight.data.image import DataError, Problem
 from boresight.data.image_files import images_in
-from boresight.data.lists import Known, Log, read_split
+from boresight.data.lists import Known, Log, read_split, stem_of
 
 LARGEST_XML = 2**26
 """Bytes of one annotation file."""
@@ -79,10 +79,13 @@ def _listed(root: Path, split: str | None, files: Iterable[str], log: Log) -> li
     if not table.is_file():
         raise unknown_split(root, split, voc_splits(root))
     stems: dict[str, None] = {}
+    known = set(files)
     for line in read_split(table):
-        stem = line.split()[0]  # the lists of a single class have a second column
-        if not log.safe(stem, table):
+        entry = line.split()[0]  # the lists of a single class have a second column
+        if not log.safe(entry, table):
             continue
+        path = PurePosixPath(entry).as_posix()  # `./a` is `a`
+        stem = path if path in known else stem_of(path)  # and `a.jpg`, where a stem was asked for
         if stem in stems:
             log.note("duplicate_entry", table, f"`{stem}` stands there twice", "remove one of the entries")
         else:

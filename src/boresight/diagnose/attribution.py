@@ -18,6 +18,12 @@ from boresight.evaluate.pairs import Floats, Ints
 
 SPECIAL = ("FalsePos", "FalseNeg")
 EVERY = range(len(KINDS))
+REPAIRS = (
+    *(NOTHING, FALSE_POSITIVES, FALSE_NEGATIVES),
+    *(Repair.of(k) for k in EVERY),
+    *(Repair.of(*(other for other in EVERY if other != k)) for k in EVERY),
+)
+"""What is made true in turn: nothing, the special errors, each kind alone, and all but each."""
 WORTH_SAYING = 5e-4
 """AP. Half of a tenth of a point: below that two figures are printed alike."""
 
@@ -135,14 +141,35 @@ def attribute_errors(
         _check_labels(owner, labels, len(classes))
     best = boxes.best(LIMIT)
     errors = error_kinds(best, iou=iou, background=background)
-    repairs = [NOTHING, FALSE_POSITIVES, FALSE_NEGATIVES, *(Repair.of(k) for k in EVERY)]
-    repairs += [Repair.of(*(other for other in EVERY if other != k)) for k in EVERY]
     weights = np.concatenate((np.ones((1, best.images)), image_weights(best.images, replicates, seed)))
-    ap = repaired_ap(best, errors, len(classes), repairs, weights)
+    ap = repaired_ap(best, errors, len(classes), REPAIRS, weights)
+    beyond = len(boxes.scores) - len(best.scores)
+    return attributed(best, errors, ap, classes, beyond=beyond, iou=iou, background=background)
+
+
+def attributed(
+    best: BoxSet,
+    errors: ErrorKinds,
+    ap: Floats,
+    classes: Sequence[str],
+    *,
+    beyond: int,
+    iou: float,
+    background: float,
+) -> Attribution:
+    """:func:`attribute_errors` once it is known which error everything is, and what each of :data:`REPAIRS` does.
+
+    Args:
+        best: the detections that AP looks at; their boxes are not.
+        errors: of these.
+        ap: ``[P, C, 1 + R]`` of :func:`~boresight.diagnose.tide_gain.repaired_ap`, first under the data.
+        classes, iou, background: as there.
+        beyond: detections that AP does not look at.
+    """
     counts = _counts(best, errors, len(classes))
     base, false_pos, false_neg, *rest = (_drawn(row) for row in ap)
     alone, last = rest[: len(KINDS)], rest[len(KINDS) :]
-    one = Drawn(1.0, np.ones(replicates), best.images)
+    one = Drawn(1.0, np.ones(ap.shape[-1] - 1), best.images)
     kinds = tuple(
         Gain(kind, int(n), _gain(alone[k], base, n), _gain(one, last[k], n))
         for k, (kind, n) in enumerate(zip(KINDS, counts.sum(axis=0), strict=True))
@@ -159,7 +186,7 @@ def attribute_errors(
         images=best.images,
         truths=int(best.counted.sum()),
         found=len(best.scores),
-        beyond=len(boxes.scores) - len(best.scores),
+        beyond=beyond,
         hits=int(errors.hit.sum()),
         excused=int((~errors.hit & (errors.kind < 0)).sum()),
         ap=_estimate(base, int(best.counted.sum())),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from boresight.diagnose.attribution import Attribution, attribute_errors
-from boresight.diagnose.gains import IOUS, are_loose, at_threshold, score_gain, with_threshold
+from boresight.diagnose.gains import IOUS, AtThreshold, are_loose, at_threshold, score_gain, with_threshold
 from boresight.diagnose.ranking import calibration
 from boresight.diagnose.verdict import Verdict, judge
 from boresight.evaluate.average_precision import LIMIT, class_steps, mean_ap
@@ -71,35 +71,69 @@ def diagnose_boxes(
     """
     errors = attribute_errors(boxes, classes, replicates=replicates, seed=seed)
     weights = image_weights(boxes.images, replicates, seed)
+    near, everywhere = _score_drawings(boxes, len(classes), weights)
+    loose = _loose(boxes, len(classes), errors.drawn["AP"], weights)
+    fit = _fit(boxes, own=True)
+    judged = Judged(
+        errors=errors,
+        near_score=near,
+        score_everywhere=everywhere,
+        ap=_mean([_ap_at(boxes, iou, len(classes), weights) for iou in IOUS]) if loose else None,
+        threshold=at_threshold(boxes, threshold, weights),
+        emitted=len(boxes.scores),
+        calibration=calibration(boxes.scores, fit, np.ones(len(boxes.scores), bool)),
+        calibration_by_class={
+            name: calibration(boxes.scores, fit, boxes.found_label == k)
+            for k, name in enumerate(classes)
+            if (boxes.found_label == k).any()
+        },
+    )
+    return diagnosis_of(judged, classes)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a diagnosis of detections is made of.
+
+    Attributes:
+        errors: TIDE's kinds.
+        near_score, score_everywhere: AP50 if the score were how well a box fits, see :mod:`~boresight.diagnose.gains`.
+        ap: AP over the ten IoUs where boxes are loose, else None.
+        threshold: F1 at the one in use, and at the best.
+        emitted: detections.
+        calibration, calibration_by_class: of the score; None without detections.
+    """
+
+    errors: Attribution
+    near_score: Drawn
+    score_everywhere: Drawn
+    ap: Drawn | None
+    threshold: AtThreshold
+    emitted: int
+    calibration: dict[str, Any] | None
+    calibration_by_class: dict[str, dict[str, Any] | None]
+
+
+def diagnosis_of(judged: Judged, classes: Sequence[str]) -> FileDiagnosis:
+    """The verdict and the figures, once everything is judged."""
+    errors, ap50 = judged.errors, judged.errors.drawn["AP"]
     gains = {word: errors.drawn[kind] for kind, word in WORDS.items()}
-    gains |= _score_gains(boxes, len(classes), errors.drawn["AP"], weights)
+    gains |= {"near_score": judged.near_score.minus(ap50), "score_everywhere": judged.score_everywhere.minus(ap50)}
     if (score := score_gain(gains)) is not None:
         gains["score"] = score
-    ap50 = errors.drawn["AP"]
-    loose = _loose(boxes, len(classes), ap50, weights)
-    if loose:
-        cost = ap50.minus(_mean([_ap_at(boxes, iou, len(classes), weights) for iou in IOUS]))
-        gains["box"] = gains["box"].plus(cost)
-    told = at_threshold(boxes, threshold, weights)
-    counts = {"objects": errors.truths, "emitted": len(boxes.scores)}
-    verdict = judge(with_threshold(gains, told), ap50=errors.ap, counts=counts)
-    fit = _fit(boxes, own=True)
+    if judged.ap is not None:
+        gains["box"] = gains["box"].plus(ap50.minus(judged.ap))
+    counts = {"objects": errors.truths, "emitted": judged.emitted}
+    verdict = judge(with_threshold(gains, judged.threshold), ap50=errors.ap, counts=counts)
     figures = {
-        "images": boxes.images,
+        "images": errors.images,
         "classes": list(classes),
         "counts": counts,
         "missing": dict.fromkeys(("buckets", "displacement", "regret", "assignment"), NO_CELLS),
-        "loose_boxes": loose,
+        "loose_boxes": judged.ap is not None,
         "gains": {name: asdict(drawn.estimate()) for name, drawn in gains.items()},
-        "threshold": told.to_dict(),
-        "calibration": {
-            "all": calibration(boxes.scores, fit, np.ones(len(boxes.scores), bool)),
-            "by_class": {
-                name: calibration(boxes.scores, fit, boxes.found_label == k)
-                for k, name in enumerate(classes)
-                if (boxes.found_label == k).any()
-            },
-        },
+        "threshold": judged.threshold.to_dict(),
+        "calibration": {"all": judged.calibration, "by_class": judged.calibration_by_class},
     }
     return FileDiagnosis(verdict, errors, figures)
 
@@ -114,14 +148,14 @@ def _fit(boxes: BoxSet, *, own: bool) -> Floats:
     return best_truth(counting, len(boxes.scores))[1]
 
 
-def _score_gains(boxes: BoxSet, classes: int, now: Drawn, weights: Floats) -> dict[str, Drawn]:
-    """AP if the score were how well a box fits any object: of all boxes, and of those near an object alone."""
+def _score_drawings(boxes: BoxSet, classes: int, weights: Floats) -> tuple[Drawn, Drawn]:
+    """AP50 if the score were how well a box fits any object: of boxes near objects alone, and of all boxes."""
     best, fit = _near(boxes)
-    told = {}
-    for name, others in (("near_score", best.scores), ("score_everywhere", 0.0)):
-        scores = np.where(fit >= NEAR, fit, others)
-        told[name] = _ap_at(best.rescored(scores), 0.5, classes, weights).minus(now)
-    return told
+    near, everywhere = (
+        _ap_at(best.rescored(np.where(fit >= NEAR, fit, others)), 0.5, classes, weights)
+        for others in (best.scores, 0.0)
+    )
+    return near, everywhere
 
 
 def _near(boxes: BoxSet) -> tuple[BoxSet, Floats]:

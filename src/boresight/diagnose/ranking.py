@@ -11,7 +11,7 @@ from scipy.stats import kendalltau, rankdata
 from boresight.diagnose.emitted import EmittedRows, ObjectRows
 from boresight.evaluate.bootstrap import percentile_interval
 from boresight.evaluate.estimate import Estimate, Resampler
-from boresight.evaluate.pairs import Bools, Floats
+from boresight.evaluate.pairs import Bools, Floats, Ints
 
 NEAR = 0.1
 """Likeness from which a detection has to do with an object; those below are background and are not ranked."""
@@ -98,13 +98,26 @@ def calibration(score: Floats, fit: Floats, where: Bools, bins: int = 10) -> dic
     s, f = score[where], fit[where]
     if not len(s):
         return None
-    place = np.clip((s * bins).astype(np.int64), 0, bins - 1)
-    count = np.bincount(place, minlength=bins)
-    told, reached = (np.bincount(place, weights=v, minlength=bins) for v in (s, f))
+    place = score_bins(s, bins)
+    told, reached = (np.bincount(place, v, bins).astype(np.float64) for v in (s, f))
+    curve = reliability(np.bincount(place, minlength=bins), told, reached)
+    return None if curve is None else curve | {"bias": float((s - f).mean())}
+
+
+def score_bins(score: Floats, bins: int) -> Ints:
+    """The bin of each score in [0, 1], of ``bins`` of one width."""
+    return np.clip((score * bins).astype(np.int64), 0, bins - 1)
+
+
+def reliability(count: Ints | Floats, told: Floats, reached: Floats) -> dict[str, Any] | None:
+    """:func:`calibration` of how many detections each bin holds, and what their scores and their fits sum to."""
+    n = int(count.sum())
+    if not n:
+        return None
     curve = [
-        {"low": k / bins, "n": int(n), "score": float(a / n), "fit": float(b / n)}
-        for k, (n, a, b) in enumerate(zip(count, told, reached, strict=True))
-        if n
+        {"low": k / len(count), "n": int(c), "score": float(a / c), "fit": float(b / c)}
+        for k, (c, a, b) in enumerate(zip(count, told, reached, strict=True))
+        if c
     ]
-    error = float(np.abs(told - reached).sum() / len(s))
-    return {"n": len(s), "error": error, "bias": float((s - f).mean()), "bins": curve}
+    error = float(np.abs(told - reached).sum() / n)
+    return {"n": n, "error": error, "bias": float((told.sum() - reached.sum()) / n), "bins": curve}

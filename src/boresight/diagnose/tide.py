@@ -62,19 +62,22 @@ class ErrorKinds:
     missed: Bools
 
 
-def error_kinds(boxes: BoxSet, *, iou: float = 0.5, background: float = 0.1) -> ErrorKinds:
+def error_kinds(
+    boxes: BoxSet, *, iou: float = 0.5, background: float = 0.1, pairs: Overlaps | None = None
+) -> ErrorKinds:
     """Name the error of every detection and truth; the matching is that of :func:`match_boxes`.
 
     Args:
         boxes: the data set.
         iou: least overlap of a hit, in (0, 1].
         background: overlap up to which a detection has nothing to do with a truth, in (0, iou).
+        pairs: :func:`~boresight.evaluate.box_match.overlaps` of these boxes, where they are known already.
 
     Raises ``ValueError`` for thresholds out of these ranges.
     """
     if not 0 < background < iou:
         raise ValueError(f"background must lie in (0, iou), got {background} with iou {iou}")
-    pairs = overlaps(boxes)
+    pairs = overlaps(boxes) if pairs is None else pairs
     match = match_boxes(boxes, iou, pairs)
     counting = pairs.select(boxes.counted[pairs.truth])
     kind, named = _kinds(boxes, match, counting, min(iou, ALMOST_ONE), background)

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import csc_array
 
 from boresight.core.types import Detections, Scene
 from boresight.evaluate.bootstrap import Interval, image_weights, percentile_interval
 from boresight.evaluate.box_match import match_boxes
 from boresight.evaluate.box_set import BoxSet
-from boresight.evaluate.pairs import Floats, Ints
+from boresight.evaluate.pairs import Bools, Floats, Ints
 
 RECALLS = np.linspace(0.0, 1.0, 101)
 LIMIT = 100  # detections of a class in an image that COCO looks at
@@ -29,25 +29,34 @@ class ClassSteps:
     Attributes:
         hits, false: ``[N, K]`` sparse counts. Column ``k`` holds hit ``k`` in its image, and the false alarms between
             hit ``k - 1`` and hit ``k``: precision is highest at hits, so nothing else of the curve matters.
-        truths: ``[N]`` truths that count.
+        truths: ``[N, 1]`` truths that count, sparse as well.
     """
 
-    hits: csr_array
-    false: csr_array
-    truths: Ints
+    hits: csc_array
+    false: csc_array
+    truths: csc_array
 
 
 def class_steps(boxes: BoxSet, iou: float, classes: int) -> list[ClassSteps]:
     """Match once at ``iou`` and return the steps of every class."""
     boxes = boxes.best(LIMIT)
     match = match_boxes(boxes, iou)
-    order = np.argsort(boxes.rank)
-    order = order[(match.hit | match.false)[order]]
+    return steps_of(boxes, match.hit, match.false, classes)
+
+
+def steps_of(boxes: BoxSet, hits: Bools, false: Bools, classes: int) -> list[ClassSteps]:
+    """The steps of every class, of detections ``[D]`` that are known to be hits, false alarms or neither.
+
+    Boxes themselves are not looked at.
+    """
+    use = np.flatnonzero(hits | false)
+    order = use[np.lexsort((boxes.rank[use], boxes.found_label[use]))]
+    first = np.searchsorted(boxes.found_label[order], np.arange(classes + 1))
     steps = []
     for label in range(classes):
-        mine = order[boxes.found_label[order] == label]
-        hit, image = match.hit[mine], boxes.found_image[mine]
-        column = np.cumsum(hit) - hit
+        mine = order[first[label] : first[label + 1]]
+        hit, image = hits[mine], boxes.found_image[mine]
+        column: Ints = np.cumsum(hit) - hit
         count = int(hit.sum())
         before = ~hit & (column < count)
         truths = boxes.truth_image[boxes.counted & (boxes.truth_label == label)]
@@ -55,20 +64,20 @@ def class_steps(boxes: BoxSet, iou: float, classes: int) -> list[ClassSteps]:
             ClassSteps(
                 _counts(image[hit], column[hit], (boxes.images, count)),
                 _counts(image[before], column[before], (boxes.images, count)),
-                np.bincount(truths, minlength=boxes.images),
+                _counts(truths, np.zeros_like(truths), (boxes.images, 1)),
             )
         )
     return steps
 
 
-def _counts(image: Ints, column: Ints, shape: tuple[int, int]) -> csr_array:
-    return csr_array((np.ones(len(image)), (image, column)), shape=shape)
+def _counts(image: Ints, column: Ints, shape: tuple[int, int]) -> csc_array:
+    return csc_array((np.ones(len(image)), (image, column)), shape=shape)
 
 
 def weighted_ap(steps: ClassSteps, weights: Floats) -> Floats:
     """Return the 101-point AP of a class under each row of ``weights [R, N]``, ``[R]``; NaN without truth."""
-    weights = weights.astype(np.float64)
-    truths = weights @ steps.truths
+    weights = weights.astype(np.float64, copy=False)
+    truths = (steps.truths.T @ weights.T)[0]
     tp, fp = (np.cumsum((m.T @ weights.T), axis=0) for m in (steps.hits, steps.false))
     return curve_ap(tp, fp, truths)
 

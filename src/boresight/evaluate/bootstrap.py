@@ -6,7 +6,7 @@ is made of counts that add over images, so a replicate is a row of weights and a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,14 @@ def image_weights(images: int, replicates: int, seed: int = 0) -> Floats:
         return np.zeros((replicates, images), np.float32)
     rng = np.random.default_rng(seed)
     return rng.multinomial(images, np.full(images, 1 / images), size=replicates).astype(np.float32)
+
+
+def weight_blocks(images: int, replicates: int, seed: int = 0, *, rows: int = 50) -> Iterator[Floats]:
+    """Yield the rows of :func:`image_weights`, ``rows`` at a time, float64: all of them at once may not fit."""
+    rng = np.random.default_rng(seed)
+    for start in range(0, replicates if images else 0, rows):
+        count = min(rows, replicates - start)
+        yield rng.multinomial(images, np.full(images, 1 / images), size=count).astype(np.float64)
 
 
 def percentile_interval(samples: Floats, level: float = 0.95) -> Interval | None:

@@ -129,15 +129,20 @@ def _area(box: Floats) -> Floats:
     return (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
 
 
-def greedy(pairs: Overlaps, rank: Ints, truths: int) -> tuple[Ints, Ints]:
+def greedy(
+    pairs: Overlaps, rank: Ints, truths: int, *, last: Bools | None = None, shared: Bools | None = None
+) -> tuple[Ints, Ints]:
     """Return ``(found, truth)`` of the pairs that the greedy rule takes.
 
     Args:
         pairs: the admissible ones.
         rank: ``[D]`` order in which detections choose, 0 first.
-        truths: number of truths.
+        truths: number of truths T.
+        last: ``[T]`` truths that a detection takes only where no other is free; None: none.
+        shared: ``[T]`` truths that any number of detections may take; None: none.
     """
-    order = np.lexsort((-pairs.truth, -pairs.iou, pairs.found))
+    keys = (-pairs.truth, -pairs.iou) if last is None else (-pairs.truth, -pairs.iou, last[pairs.truth])
+    order = np.lexsort((*keys, pairs.found))
     found, truth = pairs.found[order], pairs.truth[order]
     chooser, first, count = np.unique(found, return_index=True, return_counts=True)
     wish, end, place = first.copy(), first + count, rank[chooser]
@@ -145,7 +150,8 @@ def greedy(pairs: Overlaps, rank: Ints, truths: int) -> tuple[Ints, Ints]:
     active = np.arange(len(chooser))
     while True:
         np.minimum.at(holder, truth[wish[active]], place[active])
-        lost = active[holder[truth[wish[active]]] != place[active]]
+        taken = holder[truth[wish[active]]] != place[active]
+        lost = active[taken if shared is None else taken & ~shared[truth[wish[active]]]]
         if not len(lost):
             return chooser[active], truth[wish[active]]
         wish[lost] += 1

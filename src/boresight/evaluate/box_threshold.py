@@ -10,7 +10,7 @@ from boresight.core.types import Detections, Scene
 from boresight.evaluate.box_match import match_boxes
 from boresight.evaluate.box_set import BoxSet
 from boresight.evaluate.ladder import FALLBACK_THRESHOLD
-from boresight.evaluate.pairs import Floats, Ints
+from boresight.evaluate.pairs import Bools, Floats, Ints
 
 
 def per_image_counts(truth: Sequence[Scene], found: Sequence[Detections], threshold: float, iou: float = 0.5) -> Ints:
@@ -44,11 +44,16 @@ def best_f_threshold(truth: Sequence[Scene], found: Sequence[Detections], iou: f
 def best_f_of(boxes: BoxSet, iou: float = 0.5) -> float:
     """:func:`best_f_threshold` of a data set that is gathered already."""
     match = match_boxes(boxes, iou)
-    if not match.hit.any():
+    return best_f_from(boxes.scores, match.hit, match.false, int(boxes.counted.sum()))
+
+
+def best_f_from(scores: Floats, hits: Bools, false: Bools, truths: int) -> float:
+    """:func:`best_f_threshold` of detections ``[D]`` that are known to be hits, false alarms or neither."""
+    if not hits.any():
         return FALLBACK_THRESHOLD
-    rising, level = np.unique(boxes.scores, return_inverse=True)
-    tp, fp = (np.bincount(level[x], minlength=len(rising))[::-1].cumsum() for x in (match.hit, match.false))
-    return widest_best(rising[::-1], 2 * tp / (tp + fp + int(boxes.counted.sum())))
+    rising, level = np.unique(scores, return_inverse=True)
+    tp, fp = (np.bincount(level[x], minlength=len(rising))[::-1].cumsum() for x in (hits, false))
+    return widest_best(rising[::-1], 2 * tp / (tp + fp + truths))
 
 
 def widest_best(scores: Floats, f1: Floats) -> float:

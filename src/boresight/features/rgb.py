@@ -178,6 +178,7 @@ def read_weights(file: str) -> dict[str, Tensor]:
         TypeError,
         AttributeError,
         NotImplementedError,
+        RuntimeError,
         zipfile.BadZipFile,
         zlib.error,
     ) as error:

@@ -1,4 +1,4 @@
-"""Diagnoses anybody's detector from two COCO files."""
+"""Diagnoses anybody's detector from two COCO files, or from two Parquet tables of any length."""
 
 from __future__ import annotations
 
@@ -6,21 +6,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from boresight.core.errors import UserError
+from boresight.data.box_tables import BoxTables
 from boresight.diagnose.coco_files import coco_files
 from boresight.diagnose.of_files import FileDiagnosis, diagnose_boxes
+from boresight.diagnose.of_tables import diagnose_parts
+from boresight.evaluate.detection import CocoFigures
 from boresight.run.record import write_json
 
 
 @dataclass(frozen=True)
 class Told:
-    """A diagnosis and what it is about."""
+    """A diagnosis and what it is about; COCO's figures where they come with it, as of tables."""
 
     diagnosis: FileDiagnosis
     about: dict[str, Any]
+    coco: CocoFigures | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For ``diagnosis.json``."""
-        return self.about | self.diagnosis.to_dict()
+        figures = {} if self.coco is None else {"coco": self.coco.to_dict()}
+        return self.about | self.diagnosis.to_dict() | figures
 
 
 def diagnose_files(
@@ -29,19 +35,32 @@ def diagnose_files(
     """Diagnose detections against truth; images are not read.
 
     Args:
-        annotations: COCO truth.
-        predictions: COCO results.
+        annotations: COCO truth, or a table of it (``.parquet``, see :mod:`~boresight.data.box_tables`).
+        predictions: COCO results, or a table as well. Tables are read some images at a time.
         threshold: the score from which detections are used; None: AP alone is judged.
         out: where the JSON goes; None: nowhere.
 
     Raises UserError, one line, for files that cannot be used.
     """
-    files = coco_files(annotations, predictions)
-    found = diagnose_boxes(files.boxes, files.classes, threshold=threshold)
-    told = Told(found, {"annotations": str(annotations), "predictions": str(predictions)})
+    about = {"annotations": str(annotations), "predictions": str(predictions)}
+    if _are_tables(annotations, predictions):
+        tables = BoxTables(annotations, predictions)
+        found, coco = diagnose_parts(tables.images(), tables.classes, threshold=threshold)
+        told = Told(found, about, coco)
+    else:
+        files = coco_files(annotations, predictions)
+        told = Told(diagnose_boxes(files.boxes, files.classes, threshold=threshold), about)
     if out is not None:
         write_json(out, told.to_dict())
     return told
+
+
+def _are_tables(*files: Path) -> bool:
+    """Whether both are Parquet tables. UserError where one is."""
+    tables = [file.suffix.lower() == ".parquet" for file in files]
+    if any(tables) and not all(tables):
+        raise UserError(f"{files[tables.index(False)]}: the other file is a Parquet table: give two, or two JSON files")
+    return all(tables)
 
 
 def summary(told: Told) -> str:
@@ -66,6 +85,10 @@ def summary(told: Told) -> str:
         lines += ["", f"  score less IoU: {curve['bias']:+.3f} on average, expected error {curve['error']:.3f}"]
     t = f["threshold"]
     lines.append(f"  best F1 {t['best_f1']['value'] or 0.0:.3f} at score {t['best_threshold']:.3f}")
+    if (c := told.coco) is not None:
+        shown = {"AP": c.ap, "AP50": c.ap50, "AP75": c.ap75, "small": c.ap_small, "medium": c.ap_medium}
+        shown |= {"large": c.ap_large, "AR1": c.ar_1, "AR10": c.ar_10, "AR100": c.ar_100}
+        lines.append("  COCO: " + ", ".join(f"{k} {'-' if v is None else f'{v:.3f}'}" for k, v in shown.items()))
     lines += [f"  MISSING {name}: {reason}" for name, reason in f["missing"].items()]
     return "\n".join(lines)
 
@@ -79,6 +102,7 @@ def last_line(told: Told) -> dict[str, Any]:
         "images": e.images,
         "counts": d.figures["counts"],
         "ap50": e.ap.value,
+        **({} if told.coco is None else {"coco": {k: v for k, v in told.coco.to_dict().items() if k != "per_class"}}),
         "errors": {g.kind: {"count": g.count, "dap50": g.alone.value} for g in (*e.kinds, *e.special)},
         "gains": d.figures["gains"],
         "missing": d.figures["missing"],
