@@ -31,9 +31,9 @@ LOOSE, SURELY_LOOSE = 0.4, 0.5
 """Shares of AP50: where AP75 is less, boxes are loose (on COCO it is some two thirds, whatever the detector)."""
 
 HEARD = 50
-"""Boxes of either kind that there must be before their scores are compared: by chance they are 0.2 apart then."""
+"""Cells of either kind that there must be before their scores are compared: by chance they are 0.2 apart then."""
 APART = 0.25
-"""Distance of the scores of boxes near objects from those of the background, below which the score tells nothing."""
+"""Distance of the scores of cells near objects from those of the background, below which the score tells nothing."""
 
 SAYS = {
     "class": "every cell that boxes an object well names it rightly",
