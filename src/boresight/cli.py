@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from boresight.cli_data import add_data_verbs
 from boresight.cli_diagnose import add_diagnose_verb
 from boresight.cli_export import add_export_verb, predict_exported
 from boresight.core.errors import Failure, Stopped, UserError, did_you_mean
+from boresight.run.rank import is_first
 
 Result = dict[str, Any]
 
@@ -204,7 +204,7 @@ def _train(args: argparse.Namespace, rest: list[str]) -> Result:
         if fresh and not run.checkpoints.exists():
             run.discard()
         raise
-    if not args.json and os.environ.get("RANK", "0") == "0":
+    if not args.json and is_first():
         score, threshold = summary["validation"][kind.monitor], summary["threshold"]
         name = kind.monitor.upper() if kind.monitor != "f1" else "F1"
         found = "no target found" if score is None else f"{name} {score:.3f} at threshold {threshold:.3f}"
@@ -261,7 +261,7 @@ def _evaluate(args: argparse.Namespace, rest: list[str]) -> Result:
         changed=changed or None,
         quiet=args.quiet,
     )
-    if not args.json:
+    if not args.json and is_first():
         print(recipe(read_settings(config).detector).summary(figures))
     return last_line(figures)
 
@@ -398,7 +398,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"boresight: {stopped}", file=sys.stderr)
         return 130
     status = result.pop("_status", 0)
-    if args.json and os.environ.get("RANK", "0") == "0":  # of several processes (torchrun) the first one speaks
+    if args.json and is_first():  # of several processes (torchrun) the first one speaks
         print(json.dumps(result, allow_nan=False))
     return int(status)
 

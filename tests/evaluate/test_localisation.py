@@ -339,3 +339,36 @@ def test_a_fine_grid_of_empty_boxes_deceives_the_plain_figure_and_not_the_verdic
     assert value(found.plain.acc_50) > 0.9
     assert found.verdict.word == "localisation"
     assert found.verdict.reading != "one_to_one"
+
+
+# --- in parts --------------------------------------------------------------------------------------------------------
+
+
+def test_studies_of_parts_join_to_the_study_of_all():
+    generator, truth = torch.Generator().manual_seed(1), made(12)
+    images = [detector(s, "class", generator) for s in truth]
+    prior = training_sizes(truth)
+    whole = localise(zip(images, truth, strict=True), CLASSES, prior, replicates=20)
+    joined = LocalisationStudy(CLASSES, prior, replicates=20)
+    for start, end in ((0, 5), (5, 12)):
+        part = LocalisationStudy(CLASSES, prior, first=start)
+        if start:
+            part.precede(images[start - 1])
+        for i in range(start, end):
+            part.add(images[i], truth[i])
+        joined.join(part)
+    assert joined.report().to_dict() == whole.to_dict()
+
+
+def test_a_study_that_does_not_follow_on_cannot_join():
+    truth = made(2)
+    generator, prior = torch.Generator().manual_seed(1), training_sizes(truth)
+    one, gap = LocalisationStudy(CLASSES, prior), LocalisationStudy(CLASSES, prior, first=3)
+    one.add(detector(truth[0], "none", generator), truth[0])
+    with pytest.raises(ValueError, match="begins with image 3 does not follow on 1 images"):
+        one.join(gap)
+    other = LocalisationStudy(CLASSES, prior, first=1)
+    image = detector(truth[1], "none", generator)
+    other.add(replace(image, cam=image.score), truth[1])
+    with pytest.raises(ValueError, match="for every image or for none"):
+        one.join(other)

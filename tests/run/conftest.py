@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +182,26 @@ def trained_localise(tiny_text, loaded_clip, tmp_path_factory) -> RunFolder:
     with reading(loaded_clip):
         train(LOCALISE, tiny_text(kind=LocaliseSettings), run.root, quiet=True)
     return run
+
+
+@pytest.fixture
+def in_parts() -> Callable[[], AbstractContextManager[list[range]]]:
+    """Within, frames are judged in three parts, as three processes would; the parts are told."""
+
+    @contextmanager
+    def judged_in_parts() -> Iterator[list[range]]:
+        from boresight.run import localise, processes, refine_examine
+
+        parts: list[range] = []
+
+        def shared(count: int, work: Callable[[range], list[Any]]) -> list[Any]:
+            cuts = [count * k // 3 for k in range(4)]
+            parts.extend(range(a, b) for a, b in pairwise(cuts))
+            return [pickle.loads(pickle.dumps(one)) for a, b in pairwise(cuts) for one in work(range(a, b))]
+
+        with pytest.MonkeyPatch.context() as patch:
+            for module in (localise, processes, refine_examine):
+                patch.setattr(module, "shared", shared)
+            yield parts
+
+    return judged_in_parts

@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +15,7 @@ import torch
 
 from boresight.core.errors import UserError
 from boresight.core.types import Detections, Points, Scene
+from boresight.run import processes
 from boresight.run.checkpoint import load_checkpoint, save_checkpoint
 from boresight.run.evaluate import evaluate_run, last_line, write_tables
 from boresight.run.point import COLUMNS, judge, match_rows, per_image_counts, truth_points
@@ -216,3 +221,55 @@ def test_every_figure_is_finite(copied):
     assert len(found) > 20
     assert all(math.isfinite(x) for x in found)
     assert np.isfinite(found).all()
+
+
+def test_two_processes_judge_as_one_does(trained, tmp_path):
+    """Started by torchrun: each sees half of the frames, one writes, and nothing differs."""
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(trained.root, run.root)
+    told = {}
+    for count in (1, 2):
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
+        done = subprocess.run(
+            [*launch, "-m", "boresight", "evaluate", str(run.root), "--json", "--quiet"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        (line,) = done.stdout.splitlines()
+        files = (run.evaluation, run.predictions)
+        told[count] = (json.loads(line), *(json.loads(f.read_text()) for f in files), read_parquet(run.matches))
+        for file in (*files, run.matches):
+            file.unlink()
+    assert told[1] == told[2]
+    assert told[1][2]
+
+
+@pytest.mark.parametrize("system", ["trained", "trained_text", "trained_localise"])
+def test_frames_judged_in_parts_are_judged_as_one(system, request, tmp_path, in_parts):
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(request.getfixturevalue(system).root, run.root)
+    whole = evaluate_run(run), run.predictions.read_text(), read_parquet(run.matches)
+    with in_parts() as parts:
+        assert (evaluate_run(run), run.predictions.read_text(), read_parquet(run.matches)) == whole
+    assert len(parts) == 3
+    assert min(map(len, parts)) > 0
+
+
+def test_processes_take_their_parts_and_get_everything(monkeypatch):
+    """As one of three would see it."""
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(processes, "joined", lambda: None)
+    theirs = [(2, [25, 36, 49]), (0, [0, 1])]
+    monkeypatch.setattr(processes, "gather_object", lambda mine: [*theirs, *mine])
+    done = []
+    assert processes.shared(8, lambda indices: done.extend(indices) or [i * i for i in indices]) == [
+        i * i for i in range(8)
+    ]
+    assert done == [2, 3, 4]
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("RANK", "0")
+    assert processes.shared(3, list) == [0, 1, 2]

@@ -335,6 +335,15 @@ def test_training_shows_a_detector_s_boxes(tmp_path):
     train(REFINE, settings, tmp_path / "run", quiet=True)
 
 
+def test_frames_judged_in_parts_are_judged_as_one(trained, tmp_path, in_parts):
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(trained.root, run.root)
+    whole = evaluate_run(run, bootstrap=50), run.predictions.read_text(), read_parquet(run.matches)
+    with in_parts() as parts:
+        assert (evaluate_run(run, bootstrap=50), run.predictions.read_text(), read_parquet(run.matches)) == whole
+    assert min(map(len, parts)) > 0
+
+
 # --- a trained one at work ---
 
 

@@ -48,6 +48,7 @@ class LocalisationStudy:
         rule: how the rungs select boxes.
         replicates: of the bootstrap by image.
         seed: of the bootstrap and of everything drawn for floors and controls.
+        first: number of the first image, where others look at those before it; see :meth:`join`.
 
     Raises ``ValueError`` for a prior that is empty or not positive.
     """
@@ -60,9 +61,10 @@ class LocalisationStudy:
         rule: Selection | None = None,
         replicates: int = 1000,
         seed: int = 0,
+        first: int = 0,
     ) -> None:
         self.classes, self.prior = tuple(classes), check_prior(prior)
-        self.rule, self.replicates, self.seed = rule or Selection(), replicates, seed
+        self.rule, self.replicates, self.seed, self.first = rule or Selection(), replicates, seed, first
         self._records: list[ObjectRecords] = []
         self._pairs: list[Floats] = []
         self._presence: list[Floats] = []
@@ -81,7 +83,7 @@ class LocalisationStudy:
         kind = (image.cam is None, image.presence is None)
         if self._kinds - {kind}:
             raise ValueError("class map and presence must be there for every image or for none")
-        number, host = len(self._records), image.cpu()
+        number, host = self.first + len(self._records), image.cpu()
         objects = Objects.of(truth, host)
         last = self._previous
         fits = last is not None and (last.grid, last.size) == (host.grid, host.size)
@@ -103,10 +105,33 @@ class LocalisationStudy:
         if host.cam is not None:
             rows = cam_pairs(host.cam.flatten(1), truth, objects, host)
             self._pairs.append(np.column_stack((np.full(len(rows), number), rows)))
-        flat = host.score.flatten(1).float()
+        self.precede(host)
+        assert self._previous is not None
+        flat = self._previous.score
         self._presence.append((flat.amax(dim=1) if host.presence is None else host.presence).double().numpy())
         self._present.append(present_classes([truth], len(self.classes)))
-        self._previous = Emitted(host.size, host.grid, host.field(), flat)
+
+    def precede(self, image: DenseImage) -> None:
+        """The image before the next: a control judges what was emitted there. :meth:`add` does it by itself."""
+        host = image.cpu()
+        self._previous = Emitted(host.size, host.grid, host.field(), host.score.flatten(1).float())
+
+    def join(self, later: LocalisationStudy) -> None:
+        """Take over the images of a study whose ``first`` is the number of images that this one has.
+
+        Raises ``ValueError`` where it begins elsewhere, and as :meth:`add` does.
+        """
+        images = self.first + len(self._records)
+        if later.first != images:
+            raise ValueError(f"a study that begins with image {later.first} does not follow on {images} images")
+        if len(self._kinds | later._kinds) > 1:
+            raise ValueError("class map and presence must be there for every image or for none")
+        self._records += later._records
+        self._pairs += later._pairs
+        self._presence += later._presence
+        self._present += later._present
+        self._kinds |= later._kinds
+        self._previous = later._previous
 
     def report(self) -> LocalisationReport:
         """Everything about the images added so far."""

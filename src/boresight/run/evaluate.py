@@ -8,6 +8,8 @@ from typing import Any
 from boresight.core.errors import UserError
 from boresight.run.parse import merged, nested, settings_from
 from boresight.run.predict import load_trained
+from boresight.run.processes import joined
+from boresight.run.rank import is_first, rank_of
 from boresight.run.recipe import Examination, Request
 from boresight.run.recipes import recipe
 from boresight.run.record import RunFolder, write_json, write_parquet, write_text
@@ -24,7 +26,7 @@ def evaluate_run(
     bootstrap: int = 1000,
     quiet: bool = True,
 ) -> dict[str, Any]:
-    """Detect on a split and judge it.
+    """Detect on a split and judge it. Processes that ``torchrun`` started share the frames, and the first one writes.
 
     Args:
         run: a trained run.
@@ -39,6 +41,8 @@ def evaluate_run(
     Returns:
         The figures; also written to ``evaluation.json``, ``predictions.json`` and ``matches.parquet`` in the run.
     """
+    if rank_of()[1] > 1:
+        joined()  # each takes its own device before anything goes there
     trained = load_trained(run, which)
     settings, kind = trained.settings, recipe(trained.checkpoint.detector)
     changes = {**(changed or {}), **({"data": data} if data else {})}
@@ -53,8 +57,9 @@ def evaluate_run(
     examined = kind.examine(trained.detector, settings, request)
     about = {"run": str(run.root), "split": split, "checkpoint": which, "frames": count, "limit": limit}
     figures = about | ({"data": data} if data else {}) | ({"changed": changed} if changed else {}) | examined.figures
-    write_tables(run, examined)
-    write_json(run.evaluation, figures)
+    if is_first():
+        write_tables(run, examined)
+        write_json(run.evaluation, figures)
     return figures
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from boresight.features.feature_store import Named
 from boresight.run.config_refine import FeatureSettings
 from boresight.run.feature_parts import disk_store, frozen_encoder
 from boresight.run.progress import Progress
+from boresight.run.rank import rank_of
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Filler:
 
 def share_of(files: Sequence[Path]) -> tuple[list[Path], int, int]:
     """The files of this process, its number and how many there are, as ``torchrun`` and ``accelerate launch`` say."""
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank, world = rank_of()
     return list(files[rank::world]), rank, world
 
 

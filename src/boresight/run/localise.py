@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from boresight.core.types import Detections, Scene
+from boresight.core.types import DenseOutput, Detections, Scene
 from boresight.detectors.detector import Detector
 from boresight.detectors.text_query import TextQuery
 from boresight.evaluate.box_match import overlaps
@@ -19,6 +19,7 @@ from boresight.evaluate.floors import training_sizes
 from boresight.evaluate.localisation import LocalisationStudy
 from boresight.run.boxes import box_splits, query_texts
 from boresight.run.config_text import LocaliseSettings
+from boresight.run.processes import shared
 from boresight.run.progress import Progress
 from boresight.run.recipe import Examination, Frames, Judgement, Recipe, Request
 from boresight.run.results import box_results
@@ -56,19 +57,38 @@ def examine_localisation(detector: Detector, settings: LocaliseSettings, request
     for one in (detector, fresh):
         one.ask(query_texts(classes, settings.data.queries))
     prior = training_sizes(_truths(splits.train))
-    study = LocalisationStudy(classes, prior, replicates=max(request.bootstrap, 1), seed=settings.train.seed)
-    scenes, found = [], []
-    with Progress(request.count, label="localise", quiet=request.quiet) as bar, torch.inference_mode():
-        for i in range(request.count):
-            scene = request.frames[i]
-            output = detector([scene.to(_device(detector))])
-            score = detector.fusion.score(output)
-            before = fresh([scene.to(_device(detector))]).boxes
-            study.add(DenseImage.of(output, 0, score, scene.size, before), scene)
-            found.append(detector.decode(output)[0].to("cpu"))
-            scenes.append(scene)
-            bar.step(1)
-    report = study.report()
+
+    def study(first: int) -> LocalisationStudy:
+        return LocalisationStudy(
+            classes, prior, replicates=max(request.bootstrap, 1), seed=settings.train.seed, first=first
+        )
+
+    def emitted(scene: Scene) -> tuple[DenseOutput, DenseImage]:
+        there = scene.to(_device(detector))
+        output = detector([there])
+        return output, DenseImage.of(output, 0, detector.fusion.score(output), scene.size, fresh([there]).boxes)
+
+    @torch.inference_mode()
+    def judged(indices: range) -> list[tuple[LocalisationStudy, list[Scene], list[Detections]]]:
+        mine, scenes, found = study(indices.start), list[Scene](), list[Detections]()
+        if indices and indices.start:
+            mine.precede(emitted(request.frames[indices.start - 1])[1])
+        with Progress(len(indices), label="localise", quiet=request.quiet) as bar:
+            for i in indices:
+                scene = request.frames[i]
+                output, image = emitted(scene)
+                mine.add(image, scene)
+                found.append(detector.decode(output)[0].to("cpu"))
+                scenes.append(scene.without_pixels())
+                bar.step(1)
+        return [(mine, scenes, found)]
+
+    whole, scenes, found = study(0), list[Scene](), list[Detections]()
+    for part, some, theirs in shared(request.count, judged):
+        whole.join(part)
+        scenes += some
+        found += theirs
+    report = whole.report()
     figures = box_figures(classes, splits.novel, scenes, found, request)
     figures |= {"mean_iou": reach(scenes, found), "frozen": detector.frozen, "localisation": report.to_dict()}
     predictions = box_results([s.image_id for s in scenes], found, 0.0, range(1, len(classes) + 1))

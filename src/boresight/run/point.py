@@ -27,8 +27,8 @@ from boresight.losses import classification
 from boresight.losses.classification import CellLoss
 from boresight.run.calibrated import calibration_error
 from boresight.run.config import EncoderSettings, LossSettings, PointSettings, TargetSettings
-from boresight.run.detect import detect
 from boresight.run.frames import point_splits
+from boresight.run.processes import detect_together
 from boresight.run.recipe import Examination, Frames, Judgement, Recipe, Request, View
 from boresight.run.results import detection_rows, point_results, shown
 from boresight.targets import gaussian, schedule
@@ -193,7 +193,7 @@ def point_calibration(
 def examine_points(detector: Detector, settings: PointSettings, request: Request) -> Examination:
     """Detect on a split and judge it, with the compatibility modes and counts of every image."""
     frames, indices = request.frames, range(request.count)
-    found = detect(detector, frames, indices, quiet=request.quiet)
+    found = detect_together(detector, frames, request.count, quiet=request.quiet)
     scenes = [frames[i] for i in indices]
     truth, tolerance = truth_points(scenes), settings.decode.tolerance
     figures = judge(truth, found, scenes, request.threshold, tolerance, request.bootstrap)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -13,8 +14,11 @@ from boresight.core.errors import Failure
 from boresight.core.types import Detections
 from boresight.detectors.detector import Detector
 from boresight.run.detect import detect
+from boresight.run.rank import rank_of
 from boresight.run.recipe import Frames
 from boresight.run.record import RunFolder
+
+T = TypeVar("T")
 
 
 def joined() -> PartialState:
@@ -23,7 +27,7 @@ def joined() -> PartialState:
     Raises Failure when they do not find each other: each would train alone and think that it is the only one. Without a
     GPU accelerate does just that, unless it is told that the CPU is meant.
     """
-    wanted = int(os.environ.get("WORLD_SIZE", "1"))
+    wanted = rank_of()[1]
     device = torch.accelerator.current_accelerator(check_available=True)
     state = PartialState(cpu=wanted > 1 and (device is None or device.type == "mps"))
     if state.num_processes != wanted:
@@ -53,11 +57,24 @@ def share_buffers(accelerator: Accelerator, module: torch.nn.Module) -> None:
             buffer.copy_(broadcast(buffer))
 
 
-def detect_together(detector: Detector, frames: Frames, accelerator: Accelerator) -> list[Detections]:
-    """Detect on all frames; the processes share them and all get all results."""
-    rank, world = accelerator.process_index, accelerator.num_processes
-    mine = detect(detector, frames, range(rank, len(frames), world))
+def shared(count: int, work: Callable[[range], list[T]]) -> list[T]:
+    """What ``work`` makes of the numbers from 0 up to ``count``, in their order.
+
+    Each of the processes that ``torchrun`` started does a part without gaps, and all get everything. One alone does it
+    all.
+    """
+    rank, world = rank_of()
     if world == 1:
-        return mine
-    by_rank: dict[int, list[Detections]] = dict(gather_object([(rank, mine)]))
-    return [by_rank[i % world][i // world] for i in range(len(frames))]
+        return work(range(count))
+    joined()
+    mine = work(range(count * rank // world, count * (rank + 1) // world))
+    by_rank: dict[int, list[T]] = dict(gather_object([(rank, mine)]))
+    return [one for _, part in sorted(by_rank.items()) for one in part]
+
+
+def detect_together(
+    detector: Detector, frames: Frames, count: int | None = None, *, quiet: bool = True
+) -> list[Detections]:
+    """Detect on all frames, or the first ``count``; processes share them and all get all results."""
+    whole = len(frames) if count is None else count
+    return shared(whole, lambda indices: detect(detector, frames, indices, quiet=quiet))

@@ -16,6 +16,7 @@ from boresight.evaluate.detection import coco_figures
 from boresight.evaluate.refinement import Outcome, per_image_sums, refined, refinement_figures
 from boresight.run.config_refine import RefineSettings
 from boresight.run.outcomes import Tightened, rescored, tightened
+from boresight.run.processes import shared
 from boresight.run.progress import Progress
 from boresight.run.recipe import Examination, Request
 from boresight.run.results import box_results, shown
@@ -60,22 +61,26 @@ def _from_detector(settings: RefineSettings, split: str) -> bool:
     return bool({"train": "", "val": c.val_file or c.train_file, "test": c.test_file}[split])
 
 
-@torch.inference_mode()
 def refine_frames(detector: Detector, request: Request) -> tuple[list[Scene], list[Tightened]]:
     """Scenes (without their pixels), and what became of their coarse boxes."""
     device = next(detector.parameters()).device
     detector.eval()
-    scenes, found = [], []
-    with Progress(request.count, label="refine", quiet=request.quiet) as bar:
-        for i in range(request.count):
-            scene = request.frames[i]
-            output = detector([scene.to(device)])
-            assert scene.proposals is not None
-            one = detector.decode(output)[0].to("cpu")
-            found.append(tightened(output, one, scene.proposals, request.threshold))
-            scenes.append(scene.without_pixels())
-            bar.step(1)
-    return scenes, found
+
+    @torch.inference_mode()
+    def refine(indices: range) -> list[tuple[Scene, Tightened]]:
+        done = []
+        with Progress(len(indices), label="refine", quiet=request.quiet) as bar:
+            for i in indices:
+                scene = request.frames[i]
+                output = detector([scene.to(device)])
+                assert scene.proposals is not None
+                one = detector.decode(output)[0].to("cpu")
+                done.append((scene.without_pixels(), tightened(output, one, scene.proposals, request.threshold)))
+                bar.step(1)
+        return done
+
+    both = shared(request.count, refine)
+    return [scene for scene, _ in both], [one for _, one in both]
 
 
 def _after(scene: Scene, outcome: Outcome, power: float) -> Detections:

@@ -27,7 +27,7 @@ from boresight.run.calibrated import calibration_error
 from boresight.run.config_text import (
     TextSettings,
 )
-from boresight.run.detect import detect
+from boresight.run.processes import detect_together
 from boresight.run.recipe import Examination, Frames, Judgement, Recipe, Request, View
 from boresight.run.results import box_results, shown
 from boresight.run.text_parts import frozen_maps, image_encoder, rule, score_loss, score_target
@@ -147,7 +147,7 @@ def examine_boxes(detector: Detector, settings: TextSettings, request: Request) 
     classes = splits.classes + (splits.novel if request.split == "test" else ())
     detector.ask(query_texts(classes, settings.data.queries))
     frames, indices = request.frames, range(request.count)
-    found = detect(detector, frames, indices, quiet=request.quiet)
+    found = detect_together(detector, frames, request.count, quiet=request.quiet)
     scenes = [frames[i] for i in indices]
     figures = box_figures(classes, splits.novel, scenes, found, request)
     ids = [s.image_id for s in scenes]

@@ -231,7 +231,7 @@ class Trainer:
         detector.progress = self.state.step / self.t.steps
         share_buffers(self.accelerator, detector)
         frames = self.splits.val
-        found = detect_together(detector, frames, self.accelerator)
+        found = detect_together(detector, frames)
         truth = [_without_image(frames[i]) for i in range(len(frames))]
         self.judgement = self.recipe.judge(self.settings, self.splits.classes, truth, found)
         figures = {f"val_{k}": v for k, v in self.judgement.figures.items()}
