@@ -1,14 +1,15 @@
 """What can be said of detections that come some images at a time: that of :mod:`~boresight.diagnose.of_files`.
 
-Boxes are compared while their images are here. Of a detection some 60 bytes are kept, of a truth 15; the bootstrap
-takes its replicates fifty at a time. The figures are those of everything at once (sums of scores differ by rounding).
+Boxes are compared while their images are here. Of a detection 46 bytes are kept, of a truth 8, of an image a byte for
+every replicate of the bootstrap; the rest is done class by class. The figures are those of everything at once (sums of
+scores differ by rounding).
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import chain
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,15 +22,16 @@ from boresight.diagnose.of_files import NEAR, FileDiagnosis, Judged, diagnosis_o
 from boresight.diagnose.ranking import reliability, score_bins
 from boresight.diagnose.tide import ErrorKinds, error_kinds
 from boresight.diagnose.tide_gain import repaired_ap
-from boresight.evaluate.average_precision import LIMIT, ClassSteps, mean_ap, steps_of
-from boresight.evaluate.bootstrap import divide, weight_blocks
-from boresight.evaluate.box_match import BoxMatch, Overlaps, best_truth, match_boxes, overlaps
+from boresight.evaluate.average_precision import LIMIT, mean_ap, steps_of
+from boresight.evaluate.bootstrap import divide, image_draws
+from boresight.evaluate.box_match import Overlaps, best_truth, match_boxes, overlaps
 from boresight.evaluate.box_set import BoxSet
 from boresight.evaluate.box_threshold import best_f_from
-from boresight.evaluate.coco_parts import CocoParts
+from boresight.evaluate.coco_parts import CocoParts, as_bits
+from boresight.evaluate.column import Column
 from boresight.evaluate.detection import CocoFigures
 from boresight.evaluate.estimate import Drawn
-from boresight.evaluate.pairs import Floats, Ints
+from boresight.evaluate.pairs import Bools, Floats, Ints
 
 BINS = 10
 AT_THREE_QUARTERS = 5
@@ -39,6 +41,8 @@ RESCORED: tuple[tuple[str, float | None, tuple[float, ...]], ...] = (
     ("everywhere", 0.0, (0.5,)),
 )
 """Scores that say how well a box near an object fits: name, score of the others (None: their own), IoUs of interest."""
+MATCHES = ("now", "75", *(f"{name} {iou}" for name, _, ious in RESCORED for iou in ious))
+"""What hits and false alarms are kept of: two bits of ``flags`` each, in this order."""
 
 
 @dataclass
@@ -77,7 +81,7 @@ class Parts:
     classes: Sequence[str]
     coco: CocoParts = field(init=False)
     calibration: _Calibration = field(init=False)
-    _columns: dict[str, list[NDArray[Any]]] = field(default_factory=dict, init=False)
+    _columns: dict[str, Column] = field(default_factory=lambda: defaultdict(Column), init=False)
     _images: int = field(default=0, init=False)
     _truths: int = field(default=0, init=False)
 
@@ -99,94 +103,100 @@ class Parts:
         fit = best_truth(counting.select(own), len(boxes.scores))[1]
         self.calibration.add(boxes.found_label, boxes.scores, fit)
         best = boxes.best(LIMIT)
-        self._keep_all(boxes, match_boxes(boxes, 0.5, pairs))
+        self._keep_beyond(boxes, pairs)
         self._keep_best(best, pairs if best is boxes else overlaps(best))
+        self._put(
+            truth_image=(boxes.truth_image + self._images).astype(np.int32),
+            truth_label=boxes.truth_label.astype(np.min_scalar_type(len(self.classes))),
+            crowd=boxes.crowd,
+        )
         self._images, self._truths = self._images + boxes.images, self._truths + len(boxes.crowd)
 
     def _put(self, **columns: NDArray[Any]) -> None:
         for name, values in columns.items():
-            self._columns.setdefault(name, []).append(values)
+            self._columns[name].add(values)
 
-    def _keep_all(self, boxes: BoxSet, match: BoxMatch) -> None:
-        """Of every detection whether it is a hit or a false alarm, and where; of every truth its class."""
-        self._put(
-            all_score=boxes.scores,
-            all_image=(boxes.found_image + self._images).astype(np.int32),
-            all_hit=match.hit,
-            all_false=match.false,
-            truth_image=(boxes.truth_image + self._images).astype(np.int32),
-            truth_label=boxes.truth_label.astype(np.int32),
-            crowd=boxes.crowd,
-        )
+    def _keep_beyond(self, boxes: BoxSet, pairs: Overlaps) -> None:
+        """Of the detections that AP does not look at, whether they are hits or false alarms, and where."""
+        beyond = ~boxes.among_best(LIMIT)
+        if beyond.any():
+            match = match_boxes(boxes, 0.5, pairs)
+            self._put(
+                beyond_score=boxes.scores[beyond],
+                beyond_image=(boxes.found_image[beyond] + self._images).astype(np.int32),
+                beyond_hit=match.hit[beyond],
+                beyond_false=match.false[beyond],
+            )
 
     def _keep_best(self, best: BoxSet, pairs: Overlaps) -> None:
         """Of the detections that AP looks at their errors, and what they are by other scores."""
         hits, false = self.coco.add(best, pairs)
         errors = error_kinds(best, pairs=pairs)
         fit = best_truth(pairs.select(best.counted[pairs.truth]), len(best.scores))[1]
-        for name, others, ious in RESCORED:
-            told = best.rescored(np.where(fit >= NEAR, fit, best.scores if others is None else others))
+        flags = [errors.hit, errors.false, hits[AT_THREE_QUARTERS], false[AT_THREE_QUARTERS]]
+        for _, others, ious in RESCORED:
+            told = best.rescored(_rescored(fit, best.scores, others))
             for iou in ious:
                 match = match_boxes(told, iou, pairs)
-                self._put(**{f"{name} {iou} hit": match.hit, f"{name} {iou} false": match.false})
+                flags += [match.hit, match.false]
         self._put(
-            score=best.scores,
             image=(best.found_image + self._images).astype(np.int32),
-            label=best.found_label.astype(np.int32),
             fit=fit,
             kind=errors.kind.astype(np.int8),
             finds=np.where(errors.finds < 0, -1, errors.finds + self._truths).astype(np.int32),
-            hit=errors.hit,
-            false=errors.false,
+            flags=as_bits(np.stack(flags)),
             unfound=errors.unfound,
             missed=errors.missed,
-            **{"75 hit": hits[AT_THREE_QUARTERS], "75 false": false[AT_THREE_QUARTERS]},
         )
 
-    def _column(self, name: str) -> NDArray[Any]:
-        """A whole column, whose parts are let go."""
-        return np.concatenate(self._columns.pop(name))
+    def _flags(self, name: str) -> tuple[Bools, Bools]:
+        """Hits and false alarms ``[D]`` of one of :data:`MATCHES`."""
+        flags, place = self._columns["flags"].whole(), 2 * MATCHES.index(name)
+        return (flags >> place & 1).astype(np.bool_), (flags >> place + 1 & 1).astype(np.bool_)
 
     def diagnosis(self, *, threshold: float | None, replicates: int, seed: int) -> FileDiagnosis:
         """Say what is the matter; nothing can be added afterwards. See :func:`diagnose_parts`."""
-        emitted, best_at, counts = self._counts(threshold)
+        best_at, counts = self._counts(threshold)
         best = self._without_boxes()
-        steps = {"now": self._steps(best, "75"), **self._rescored_steps(best)}
-        errors = ErrorKinds(*(self._column(n) for n in ("kind", "hit", "false", "finds", "unfound", "missed")))
-        figures: dict[str, list[Floats]] = {name: [] for name in (*steps, *counts)}
-        ap: list[Floats] = []
-        for weights in chain([np.ones((1, best.images))], weight_blocks(best.images, replicates, seed)):
-            ap.append(repaired_ap(best, errors, len(self.classes), REPAIRS, weights))
-            for name, of_class in steps.items():
-                figures[name].append(mean_ap(of_class, weights))
-            for name, rows in counts.items():
-                figures[name].append(_f1(rows, weights))
+        weights = image_draws(best.images, replicates, seed)
         n = int(best.counted.sum())
-        drawn = {name: Drawn(float(v[0][0]), np.concatenate(v[1:] or [np.zeros(0)]), n) for name, v in figures.items()}
+        drawn = {name: _drawn(_f1(rows, weights), n) for name, rows in counts.items()}
+        drawn |= {name: _drawn(values, n) for name, values in self._by_scores(best, weights).items()}
+        errors = ErrorKinds(
+            self._columns["kind"].whole(),
+            *self._flags("now"),
+            *(self._columns[name].whole() for name in ("finds", "unfound", "missed")),
+        )
+        beyond = len(self._columns["beyond_score"].whole())
         told = attributed(
-            *(best, errors, np.concatenate(ap, axis=-1), self.classes),
-            beyond=emitted - len(best.scores),
+            *(best, errors, repaired_ap(best, errors, len(self.classes), REPAIRS, weights), self.classes),
+            beyond=beyond,
             iou=0.5,
             background=0.1,
         )
-        loose = are_loose(told.drawn["AP"], drawn["now"]) and are_loose(drawn["near 0.5"], drawn["near 0.75"])
+        loose = are_loose(told.drawn["AP"], drawn["75"]) and are_loose(drawn["near 0.5"], drawn["near 0.75"])
         curves = {name: self.calibration.curve(slice(k, k + 1)) for k, name in enumerate(self.classes)}
         judged = Judged(
             errors=told,
             near_score=drawn["near 0.5"],
             score_everywhere=drawn["everywhere 0.5"],
-            ap=self._over_ious(best, replicates, seed) if loose else None,
+            ap=self._over_ious(best, weights) if loose else None,
             threshold=AtThreshold(threshold, best_at, drawn.get("f1 given"), drawn["f1 best"]),
-            emitted=emitted,
+            emitted=len(best.scores) + beyond,
             calibration=self.calibration.curve(),
             calibration_by_class={name: curve for name, curve in curves.items() if curve is not None},
         )
         return diagnosis_of(judged, self.classes)
 
-    def _counts(self, threshold: float | None) -> tuple[int, float, dict[str, Ints]]:
-        """How many detections there are, the threshold of the best F1, and the counts of each image there and here."""
-        score, image, hit, false = (self._column(f"all_{name}") for name in ("score", "image", "hit", "false"))
-        truth = np.concatenate(self._columns["truth_image"])[~np.concatenate(self._columns["crowd"])]
+    def _counts(self, threshold: float | None) -> tuple[float, dict[str, Ints]]:
+        """The threshold of the best F1, and the counts of each image there and at the one that is given."""
+        hit, false = self._flags("now")
+        found = [self.coco.scores.whole(), self._columns["image"].whole(), hit, false]
+        if len(self._columns["beyond_score"].whole()):
+            more = (self._columns[f"beyond_{name}"].whole() for name in ("score", "image", "hit", "false"))
+            found = [np.concatenate(pair) for pair in zip(found, more, strict=True)]
+        score, image, hit, false = found
+        truth = self._columns["truth_image"].whole()[~self._columns["crowd"].whole()]
         truths = np.bincount(truth, minlength=self._images)
         best = best_f_from(score, hit, false, len(truth))
 
@@ -195,62 +205,60 @@ class Parts:
             return np.stack((tp, fp, truths - tp), axis=1)
 
         given = {} if threshold is None else {"f1 given": at(threshold)}
-        return len(score), best, {"f1 best": at(best), **given}
+        return best, {"f1 best": at(best), **given}
 
     def _without_boxes(self) -> BoxSet:
         """The detections that AP looks at, in their ranks; boxes, cells and what else needs images is gone."""
-        score = self._column("score")
-        rank = np.empty(len(score), np.int64)
-        rank[np.argsort(-score, kind="stable")] = np.arange(len(score))
+        score = self.coco.scores.whole()
+        rank: NDArray[Any] = np.empty(len(score), np.int32)
+        rank[np.argsort(-score, kind="stable")] = np.arange(len(score), dtype=np.int32)
         return BoxSet(
             images=self._images,
             truth_box=np.zeros((0, 4)),
-            truth_image=self._column("truth_image"),
+            truth_image=self._columns["truth_image"].whole(),
             truth_object=np.zeros(0, np.int64),
-            truth_label=self._column("truth_label").astype(np.int64),
-            crowd=self._column("crowd"),
+            truth_label=self._columns["truth_label"].whole(),
+            crowd=self._columns["crowd"].whole(),
             found_box=np.zeros((0, 4)),
-            found_image=self._column("image"),
-            found_label=self._column("label").astype(np.int64),
+            found_image=self._columns["image"].whole(),
+            found_label=self.coco.label.whole(),
             scores=score,
             cell=np.zeros(0, np.int64),
             open=np.zeros(0, np.bool_),
             rank=rank,
         )
 
-    def _steps(self, boxes: BoxSet, name: str) -> list[ClassSteps]:
-        return steps_of(boxes, self._column(f"{name} hit"), self._column(f"{name} false"), len(self.classes))
-
-    def _rescored_steps(self, best: BoxSet) -> dict[str, list[ClassSteps]]:
-        """Steps by the score that each of :data:`RESCORED` gives."""
-        fit = self._column("fit")
-        steps: dict[str, list[ClassSteps]] = {}
+    def _by_scores(self, best: BoxSet, weights: NDArray[np.uint8]) -> dict[str, Floats]:
+        """AP75, and AP by the score that each of :data:`RESCORED` gives, under each row of ``weights``."""
+        classes, fit = len(self.classes), self._columns["fit"].take()
+        told = {"75": mean_ap(steps_of(best, *self._flags("75"), classes), weights)}
         for name, others, ious in RESCORED:
-            told = _with_scores(best, np.where(fit >= NEAR, fit, best.scores if others is None else others))
-            steps |= {f"{name} {iou}": self._steps(told, f"{name} {iou}") for iou in ious}
-        return steps
+            scores = _rescored(fit, best.scores, others)
+            for iou in ious:
+                steps = steps_of(best, *self._flags(f"{name} {iou}"), classes, scores)
+                told[f"{name} {iou}"] = mean_ap(steps, weights)
+        return told
 
-    def _over_ious(self, best: BoxSet, replicates: int, seed: int) -> Drawn:
+    def _over_ious(self, best: BoxSet, weights: NDArray[np.uint8]) -> Drawn:
         """AP over the ten IoUs."""
-        values, samples = [], []
-        for hits, false in self.coco.by_iou():
-            steps = steps_of(best, hits, false, len(self.classes))
-            values.append(float(mean_ap(steps, np.ones((1, best.images)))[0]))
-            blocks = [mean_ap(steps, weights) for weights in weight_blocks(best.images, replicates, seed)]
-            samples.append(np.concatenate(blocks or [np.zeros(0)]))
-        return Drawn(sum(values) / len(values), np.mean(samples, axis=0), int(best.counted.sum()))
+        steps = (steps_of(best, hits, false, len(self.classes)) for hits, false in self.coco.by_iou())
+        return _drawn(np.mean([mean_ap(of_iou, weights) for of_iou in steps], axis=0), int(best.counted.sum()))
 
 
-def _with_scores(best: BoxSet, scores: Floats) -> BoxSet:
-    """:meth:`BoxSet.rescored`, in less memory: ranks alone are sorted."""
-    rank = np.empty(len(scores), np.int64)
-    order = np.argsort(best.rank)
-    rank[order[np.argsort(-scores[order], kind="stable")]] = np.arange(len(scores))
-    return replace(best, scores=scores, rank=rank)
+def _rescored(fit: Floats, scores: Floats, others: float | None) -> Floats:
+    """How well a detection near an object fits it, and the score of ``others``: their own where that is None."""
+    return np.where(fit >= NEAR, fit, scores if others is None else others)
 
 
-def _f1(counts: Ints, weights: Floats) -> Floats:
-    tp, fp, fn = (weights @ counts[:, k].astype(np.float64) for k in range(3))
+def _drawn(values: Floats, n: int) -> Drawn:
+    """A figure under the rows of :func:`~boresight.evaluate.bootstrap.image_draws`."""
+    return Drawn(float(values[0]), values[1:], n)
+
+
+def _f1(counts: Ints, weights: NDArray[np.uint8]) -> Floats:
+    """``[R]`` of counts ``[N, 3]`` under each row of ``weights [R, N]``."""
+    each = counts.astype(np.float64)
+    tp, fp, fn = np.array([row.astype(np.float64) @ each for row in weights]).T
     return divide(2 * tp, 2 * tp + fp + fn)
 
 

@@ -22,13 +22,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from scipy.sparse import csr_array
+from numpy.typing import NDArray
 
 from boresight.diagnose.tide import CLS, LOC, MISS, ErrorKinds
-from boresight.evaluate.average_precision import curve_ap, recall_places
+from boresight.evaluate.average_precision import (
+    by_class,
+    drawn_of,
+    envelope_ap,
+    precision_of,
+    recall_places,
+    so_far,
+    some_rows,
+)
+from boresight.evaluate.bootstrap import whole
 from boresight.evaluate.box_set import BoxSet
 from boresight.evaluate.pairs import Floats, Ints
 
@@ -67,7 +76,9 @@ FALSE_NEGATIVES = Repair(excused="unfound")
 """tidecv's FalseNeg: nothing is left unfound, and precision is as before."""
 
 
-def repaired_ap(boxes: BoxSet, errors: ErrorKinds, classes: int, repairs: Sequence[Repair], weights: Floats) -> Floats:
+def repaired_ap(
+    boxes: BoxSet, errors: ErrorKinds, classes: int, repairs: Sequence[Repair], weights: NDArray[Any]
+) -> Floats:
     """Return the AP of every class after each repair, under each row of image weights.
 
     Args:
@@ -79,119 +90,127 @@ def repaired_ap(boxes: BoxSet, errors: ErrorKinds, classes: int, repairs: Sequen
 
     Returns:
         ``[P, C, R]`` float64 in [0, 1], NaN where a class has no truth.
+
+    Raises ``ValueError`` for weights that are no whole numbers.
     """
-    by_image = np.ascontiguousarray(weights.T, np.float64)
-    result = np.full((len(repairs), classes, len(weights)), np.nan)
-    for label, curve in _curves(boxes, errors, classes, by_image):
-        for row, repair in enumerate(repairs):
-            result[row, label] = curve.ap(repair)
+    rows = whole(weights)
+    result = np.full((len(repairs), classes, len(rows)), np.nan)
+    for label, places in enumerate(_places(boxes, errors, classes)):
+        done = 0
+        for some in some_rows(rows, places.width) if len(places.truths) else ():
+            curve = _Curve(places, some)
+            for row, repair in enumerate(repairs):
+                result[row, label, done : done + len(some)] = curve.ap(repair)
+            done += len(some)
     return result
 
 
-class _Curve:
+@dataclass(frozen=True, slots=True)
+class _ClassPlaces:
     """One class at its ``K`` places: detections that found a truth of it, or would, in falling order of score.
 
-    Args:
+    Attributes:
         kind: ``[K]`` of the error that is repaired there, -1 for a hit.
-        weight: ``[K, R]`` of its image.
-        false: for each kind, ``[K, R]`` the false alarms so far.
-        all_false: for each kind, ``[R]`` those after the last place included.
-        truths, missed, unfound: ``[R]``.
+        image: ``[K]``.
+        false: for each kind, the images of its false alarms, in the same order.
+        before: for each kind, ``[K]`` how many of its false alarms come up to each place.
+        truths, missed, unfound: the images of those.
     """
 
-    def __init__(
-        self,
-        kind: Ints,
-        weight: Floats,
-        false: Sequence[Floats],
-        all_false: Sequence[Floats],
-        truths: Floats,
-        missed: Floats,
-        unfound: Floats,
-    ) -> None:
-        self.kind, self.weight, self.false, self.all_false = kind, weight, false, all_false
-        self.truths, self.missed, self.unfound = truths, missed, unfound
+    kind: Ints
+    image: Ints
+    false: tuple[Ints, ...]
+    before: tuple[Ints, ...]
+    truths: Ints
+    missed: Ints
+    unfound: Ints
+
+    @property
+    def width(self) -> int:
+        """Numbers a replicate: places, or false alarms where there are more."""
+        return max(len(self.kind), sum(len(images) for images in self.false))
+
+
+class _Curve:
+    """One class under some rows of weights.
+
+    Args:
+        places: of the class.
+        weights: ``[R, N]`` whole numbers.
+    """
+
+    def __init__(self, places: _ClassPlaces, weights: NDArray[Any]) -> None:
+        self.kind, self.weight = places.kind, weights.take(places.image, axis=1).astype(np.int64)
+        self.false, self.all_false = [], []
+        for images, before in zip(places.false, places.before, strict=True):
+            table = so_far(weights, images)
+            self.false.append(table.take(before, axis=1).astype(np.float64))
+            self.all_false.append(table[:, -1])
+        self.every = _total(self.false)
+        truths, missed, unfound = (drawn_of(weights, x) for x in (places.truths, places.missed, places.unfound))
+        self.truths = {"none": truths, "missed": truths - missed, "unfound": truths - unfound}
         self._hits: dict[frozenset[int], Floats] = {}
         self._reached: dict[tuple[frozenset[int], Excused], Ints] = {}
+        self._as_it_is = precision_of(self._hits_with(frozenset()), self.every)
 
     def ap(self, repair: Repair) -> Floats:
         """AP after a repair, ``[R]``; NaN without truth to begin with."""
-        left = {"none": self.truths, "missed": self.truths - self.missed, "unfound": self.truths - self.unfound}
-        truths = left[repair.excused]
-        hits = self._hits_with(repair.found)
+        truths = self.truths[repair.excused]
         if (key := (repair.found, repair.excused)) not in self._reached:
-            self._reached[key] = recall_places(hits, truths)
-        stay = [kind for kind in range(FALSE_KINDS) if kind not in repair.gone]
-        ap = curve_ap(hits, _total(self.false, stay, hits.shape), truths, self._reached[key])
-        silent = _total(self.all_false, stay, truths.shape) == 0
-        return np.where((truths == 0) & (self.truths > 0), silent, ap)
+            self._reached[key] = recall_places(self._hits_with(repair.found), truths)
+        ap = envelope_ap(self._precision_with(repair.found, repair.gone), self._reached[key], truths)
+        stay = [total for kind, total in enumerate(self.all_false) if kind not in repair.gone]
+        silent = np.sum(stay, axis=0) == 0
+        return np.where((truths == 0) & (self.truths["none"] > 0), silent, ap)
 
     def _hits_with(self, found: frozenset[int]) -> Floats:
-        """``[K, R]`` hits so far, with those repairs."""
+        """``[R, K]`` hits so far, with those repairs."""
         if found not in self._hits:
-            counts = (self.kind < 0) | np.isin(self.kind, list(found))
-            self._hits[found] = np.cumsum(self.weight * counts[:, None], axis=0)
+            counts = self.kind < 0
+            for kind in found:
+                counts |= self.kind == kind
+            self._hits[found] = np.cumsum(self.weight * counts, axis=1).astype(np.float64)
         return self._hits[found]
 
+    def _precision_with(self, found: frozenset[int], gone: frozenset[int]) -> Floats:
+        """``[R, K]`` precision, with some errors found and the false alarms of some kinds gone."""
+        if not found | gone:
+            return self._as_it_is
+        stay = [table for kind, table in enumerate(self.false) if kind not in gone]
+        if len(stay) < len(gone):
+            return precision_of(self._hits_with(found), _total(stay))
+        return precision_of(self._hits_with(found), self.every - _total([self.false[kind] for kind in gone]))
 
-def _total(tables: Sequence[Floats], rows: Sequence[int], shape: tuple[int, ...]) -> Floats:
-    """The sum of some of the tables; zeros of none."""
-    if not rows:
-        return np.zeros(shape)
-    total = tables[rows[0]].copy() if len(rows) > 1 else tables[rows[0]]
-    for row in rows[1:]:
-        total += tables[row]
+
+def _total(tables: Sequence[Floats]) -> Floats:
+    """The sum of tables of one shape; a zero without any."""
+    total = tables[0] if tables else np.zeros(1)
+    for table in tables[1:]:
+        total = total + table
     return total
 
 
-def _curves(boxes: BoxSet, errors: ErrorKinds, classes: int, by_image: Floats) -> Iterator[tuple[int, _Curve]]:
-    """Yield every class that has truth."""
-    place = _places(boxes, errors)
-    kind = np.where(errors.hit, -1, errors.kind)[place]
-    first = np.searchsorted(boxes.truth_label[errors.finds[place]], np.arange(classes + 1))
-    false, whole = _false_alarms(boxes, errors, place, classes)
-    all_false = [table @ by_image for table in whole]
-    sums = [
-        _table(boxes.truth_label[of], boxes.truth_image[of], (classes, boxes.images)) @ by_image
+def _places(boxes: BoxSet, errors: ErrorKinds, classes: int) -> Iterator[_ClassPlaces]:
+    """Yield the places of every class in turn."""
+    able = np.flatnonzero(errors.finds >= 0)
+    found = by_class(boxes.truth_label[errors.finds[able]], classes)
+    false = by_class(boxes.found_label, classes, np.flatnonzero(errors.false))
+    truths, missed, unfound = (
+        by_class(boxes.truth_label, classes, np.flatnonzero(of))
         for of in (boxes.counted, errors.missed, errors.unfound)
-    ]
-    for label in np.flatnonzero(np.bincount(boxes.truth_label[boxes.counted], minlength=classes)):
-        rows = slice(first[label], first[label + 1])
-        yield (
-            int(label),
-            _Curve(
-                kind[rows],
-                by_image[boxes.found_image[place[rows]]],
-                [np.cumsum(table[rows] @ by_image, axis=0) for table in false],
-                [total[label] for total in all_false],
-                *(total[label] for total in sums),
-            ),
+    )
+    for label in range(classes):
+        place, wrong = _ranked(able[found[label]], boxes.rank), _ranked(false[label], boxes.rank)
+        kinds = [wrong[errors.kind[wrong] == kind] for kind in range(FALSE_KINDS)]
+        yield _ClassPlaces(
+            np.where(errors.hit[place], -1, errors.kind[place]),
+            boxes.found_image[place],
+            tuple(boxes.found_image[mine] for mine in kinds),
+            tuple(np.searchsorted(boxes.rank[mine], boxes.rank[place], side="right") for mine in kinds),
+            *(boxes.truth_image[of[label]] for of in (truths, missed, unfound)),
         )
 
 
-def _places(boxes: BoxSet, errors: ErrorKinds) -> Ints:
-    """The detections that found a truth, or would, sorted by the class of that truth, then by rank."""
-    able = np.flatnonzero(errors.finds >= 0)
-    return able[np.lexsort((boxes.rank[able], boxes.truth_label[errors.finds[able]]))]
-
-
-def _false_alarms(
-    boxes: BoxSet, errors: ErrorKinds, place: Ints, classes: int
-) -> tuple[list[csr_array], list[csr_array]]:
-    """Counts by kind: of each image before each place (and after the one before it), and of each class and image."""
-    span = len(boxes.scores) + 1
-    key = boxes.truth_label[errors.finds[place]] * span + boxes.rank[place]
-    before, whole = [], []
-    for kind in range(FALSE_KINDS):
-        mine = np.flatnonzero(errors.false & (errors.kind == kind))
-        label, image = boxes.found_label[mine], boxes.found_image[mine]
-        row = np.searchsorted(key, label * span + boxes.rank[mine])
-        # One that comes after the last place of its class touches no precision there.
-        inside = row < np.searchsorted(key, (label + 1) * span)
-        before.append(_table(row[inside], image[inside], (len(place), boxes.images)))
-        whole.append(_table(label, image, (classes, boxes.images)))
-    return before, whole
-
-
-def _table(row: Ints, column: Ints, shape: tuple[int, int]) -> csr_array:
-    return csr_array((np.ones(len(row)), (row, column)), shape=shape)
+def _ranked(rows: Ints, rank: Ints) -> Ints:
+    """Some detections, that of the highest score first."""
+    return rows[np.argsort(rank[rows])]

@@ -6,8 +6,9 @@ is made of counts that add over images, so a replicate is a row of weights and a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,12 +26,31 @@ def image_weights(images: int, replicates: int, seed: int = 0) -> Floats:
     return rng.multinomial(images, np.full(images, 1 / images), size=replicates).astype(np.float32)
 
 
-def weight_blocks(images: int, replicates: int, seed: int = 0, *, rows: int = 50) -> Iterator[Floats]:
-    """Yield the rows of :func:`image_weights`, ``rows`` at a time, float64: all of them at once may not fit."""
+def image_draws(images: int, replicates: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Return a row of ones, then the rows of :func:`image_weights`, in a byte an image: ``[1 + replicates, images]``.
+
+    A byte is enough: an image is drawn once on average, and 256 times in less than one of 10^500 replicates.
+    """
+    draws = np.ones((1 + replicates, images), np.uint8)
     rng = np.random.default_rng(seed)
-    for start in range(0, replicates if images else 0, rows):
-        count = min(rows, replicates - start)
-        yield rng.multinomial(images, np.full(images, 1 / images), size=count).astype(np.float64)
+    for row in draws[1:] if images else ():
+        row[:] = rng.multinomial(images, np.full(images, 1 / images))
+    return draws
+
+
+def whole(weights: NDArray[Any]) -> NDArray[Any]:
+    """Return image weights as whole numbers, in a byte each where that holds them.
+
+    Raises ``ValueError`` for a weight that is none: it says how often an image counts.
+    """
+    if weights.dtype.kind in "bui":
+        return weights
+    for kind in (np.uint8, np.int64):
+        with np.errstate(invalid="ignore"):
+            made = weights.astype(kind)
+        if (made == weights).all():
+            return made
+    raise ValueError("weights say how often an image counts: they must be whole numbers")
 
 
 def percentile_interval(samples: Floats, level: float = 0.95) -> Interval | None:

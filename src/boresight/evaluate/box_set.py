@@ -168,14 +168,25 @@ class BoxSet:
 
     def best(self, limit: int) -> BoxSet:
         """The set with the ``limit`` best detections of each class in each image (COCO takes 100)."""
+        among = self.among_best(limit)
+        return self if among.all() else self.take(among)
+
+    def among_best(self, limit: int) -> Bools:
+        """``[D]`` which detections :meth:`best` keeps."""
         if np.bincount(self.found_image).max(initial=0) <= limit:
-            return self
+            return np.ones(len(self.scores), np.bool_)
+        return self.places() < limit
+
+    def places(self) -> Ints:
+        """``[D]`` the place of each detection among those of its class and image, best first."""
         order = np.lexsort((self.rank, self.found_label, self.found_image))
-        group = self.found_image[order] * (1 + self.found_label.max(initial=0)) + self.found_label[order]
-        first = np.flatnonzero(np.diff(group, prepend=-1))
+        image, label = self.found_image[order], self.found_label[order]
+        new = np.ones(len(order), np.bool_)
+        new[1:] = (image[1:] != image[:-1]) | (label[1:] != label[:-1])
+        first = np.flatnonzero(new)
         place = np.empty(len(order), np.int64)
         place[order] = np.arange(len(order)) - np.repeat(first, np.diff(np.append(first, len(order))))
-        return self.take(place < limit)
+        return place
 
 
 def _side(name: str, given: tuple[ArrayLike, ArrayLike, ArrayLike], images: int) -> tuple[Ints, Floats, Ints, Ints]:

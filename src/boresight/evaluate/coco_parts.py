@@ -1,4 +1,4 @@
-"""COCO's twelve figures of data sets that come some images at a time; of a detection some 25 bytes are kept.
+"""COCO's twelve figures of data sets that come some images at a time; of a detection 27 bytes are kept.
 
 A part is matched as soon as it comes: what a detection is depends on its own image alone. Kept are its score, its class
 and, for each range of areas, at which of the ten IoUs it is a hit and at which a false alarm. Precision and recall of a
@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from boresight.evaluate.average_precision import LIMIT, curve_ap
+from boresight.evaluate.average_precision import LIMIT, by_class, curve_ap
 from boresight.evaluate.box_match import ALMOST_ONE, Overlaps, greedy
 from boresight.evaluate.box_set import BoxSet
+from boresight.evaluate.column import Column
 from boresight.evaluate.detection import SUMMARY, ClassFigures, CocoFigures
 from boresight.evaluate.pairs import Bools, Floats, Ints
 
@@ -32,17 +33,6 @@ Bits = NDArray[np.uint16]
 
 
 @dataclass
-class _Part:
-    """What is kept of some images: of each detection, hits and false alarms by IoU as bits, ``[A, D]``."""
-
-    scores: Floats
-    label: NDArray[np.int32]
-    place: NDArray[np.uint8]
-    hits: Bits
-    false: Bits
-
-
-@dataclass
 class CocoParts:
     """Collects parts.
 
@@ -52,12 +42,17 @@ class CocoParts:
     Attributes:
         images: so far.
         truths: ``[A, C]`` that count in each range of areas, so far.
+        scores, label: columns ``[D]`` of the detections that were taken in.
     """
 
     classes: Sequence[str]
     images: int = 0
     truths: Ints = field(init=False)
-    _parts: list[_Part] = field(default_factory=list, init=False)
+    scores: Column = field(default_factory=Column, init=False)
+    label: Column = field(default_factory=Column, init=False)
+    _place: Column = field(default_factory=Column, init=False)
+    _hits: tuple[Column, ...] = field(default_factory=lambda: tuple(Column() for _ in AREAS), init=False)
+    _false: tuple[Column, ...] = field(default_factory=lambda: tuple(Column() for _ in AREAS), init=False)
 
     def __post_init__(self) -> None:
         self.truths = np.zeros((len(AREAS), len(self.classes)), np.int64)
@@ -89,34 +84,32 @@ class CocoParts:
                 hits[a, t, found[~outside[truth]]] = True
                 false[a, t] = ~took & ~outside_found & ~best.open
         self.images += best.images
-        bits = [np.bitwise_or.reduce(x << np.arange(10, dtype=np.uint16)[:, None], axis=1) for x in _wide(hits, false)]
-        label = best.found_label.astype(np.int32)
-        self._parts.append(_Part(best.scores, label, _places(best), bits[0], bits[1]))
+        for columns, flags in ((self._hits, hits), (self._false, false)):
+            for column, of_area in zip(columns, flags, strict=True):
+                column.add(as_bits(of_area))
+        self.scores.add(best.scores)
+        self.label.add(best.found_label.astype(np.min_scalar_type(len(self.classes))))
+        self._place.add(best.places().astype(np.uint8))
         return hits[0], false[0]
 
     def by_iou(self) -> Iterator[tuple[Bools, Bools]]:
         """Hits and false alarms ``[D]`` of everything taken in, at each IoU in turn, among truths of all areas."""
         for t in range(len(IOUS)):
-            hits, false = (np.concatenate([getattr(p, n)[0] >> t & 1 for p in self._parts]) for n in ("hits", "false"))
+            hits, false = (columns[0].whole() >> t & 1 for columns in (self._hits, self._false))
             yield hits.astype(np.bool_), false.astype(np.bool_)
 
     def figures(self) -> CocoFigures:
         """The figures of everything that was taken in."""
         precision = np.full((len(IOUS), len(self.classes), len(AREAS)), -1.0)
         recall = np.full((len(IOUS), len(self.classes), len(AREAS), len(FIRST)), -1.0)
-        scores, label, place = (_joined(self._parts, name) for name in ("scores", "label", "place"))
-        hits, false = (_joined(self._parts, name, axis=1) for name in ("hits", "false"))
-        order = np.argsort(label, kind="stable")
-        first = np.searchsorted(label[order], np.arange(len(self.classes) + 1))
-        for k in range(len(self.classes)):
-            mine = order[first[k] : first[k + 1]]
-            mine = mine[np.argsort(-scores[mine], kind="stable")]
+        scores, label, place = (column.whole() for column in (self.scores, self.label, self._place))
+        for k, mine in enumerate(by_class(label, len(self.classes))):
+            rows = mine[np.argsort(-scores[mine], kind="stable")]
             for a in np.flatnonzero(self.truths[:, k]):
-                for t in range(len(IOUS)):
-                    hit, wrong = (bits[a, mine] >> t & 1 for bits in (hits, false))
-                    precision[t, k, a] = _precision(hit, wrong, int(self.truths[a, k]))
-                    reached = [int(hit[place[mine] < most].sum()) for most in FIRST]
-                    recall[t, k, a] = np.array(reached) / self.truths[a, k]
+                hits, false = (columns[a].whole()[rows] for columns in (self._hits, self._false))
+                use = np.flatnonzero(hits | false)
+                told = _of_class(hits[use], false[use], place[rows[use]], int(self.truths[a, k]))
+                precision[:, k, a], recall[:, k, a] = told
         return self._summary(precision, recall)
 
     def _summary(self, precision: Floats, recall: Floats) -> CocoFigures:
@@ -131,32 +124,24 @@ class CocoParts:
         return CocoFigures(self.images, int(self.truths[0].sum()), per_class=per_class, **told)
 
 
-def _wide(*flags: Bools) -> list[Bits]:
-    return [f.astype(np.uint16) for f in flags]
+def as_bits(flags: Bools) -> Bits:
+    """``[B, D]`` flags, 16 at the most, as one number a detection: bit ``b`` is flag ``b``."""
+    bits = np.zeros(flags.shape[1], np.uint16)
+    for t, flag in enumerate(flags):
+        bits |= flag.astype(np.uint16) << np.uint16(t)
+    return bits
 
 
-def _joined(parts: Sequence[_Part], name: str, axis: int = 0) -> NDArray:
-    if not parts:
-        return np.zeros((len(AREAS), 0) if axis else 0, np.int64)
-    return np.concatenate([getattr(part, name) for part in parts], axis=axis)
-
-
-def _places(boxes: BoxSet) -> NDArray[np.uint8]:
-    """``[D]`` place of each detection among those of its class and image, best first; below :data:`LIMIT`."""
-    order = np.lexsort((boxes.rank, boxes.found_label, boxes.found_image))
-    new = np.ones(len(order), np.bool_)
-    new[1:] = (np.diff(boxes.found_label[order]) != 0) | (np.diff(boxes.found_image[order]) != 0)
-    first = np.flatnonzero(new)
-    place = np.empty(len(order), np.uint8)
-    place[order] = np.arange(len(order)) - np.repeat(first, np.diff(np.append(first, len(order))))
-    return place
-
-
-def _precision(hit: Bits, wrong: Bits, truths: int) -> float:
-    """The area under the curve of detections in falling order of score; 0 without any."""
-    at = np.flatnonzero(hit)
-    tp, fp = np.arange(1.0, len(at) + 1), np.cumsum(wrong, dtype=np.float64)[at]
-    return float(curve_ap(tp[:, None], fp[:, None], np.array([float(truths)]))[0])
+def _of_class(hits: Bits, false: Bits, place: NDArray[np.uint8], truths: int) -> tuple[Floats, Floats]:
+    """Precision ``[10]`` and recall ``[10, 3]`` at each IoU, of detections of a class in falling order of score."""
+    precision, recall = np.zeros(len(IOUS)), np.zeros((len(IOUS), len(FIRST)))
+    for t in range(len(IOUS)):
+        at = np.flatnonzero(hits & (1 << t))
+        wrong = np.cumsum((false >> t & 1).astype(np.int64))
+        tp, fp = np.arange(1, len(at) + 1)[None], wrong[at][None]
+        precision[t] = curve_ap(tp, fp, np.array([float(truths)]))[0]
+        recall[t] = [int((place[at] < most).sum()) / truths for most in FIRST]
+    return precision, recall
 
 
 def _mean(values: Floats) -> float | None:
