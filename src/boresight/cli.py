@@ -291,7 +291,7 @@ def _predict(args: argparse.Namespace, rest: list[str]) -> Result:
     if kind == "point":
         from boresight.run.predict import predict_images
 
-        return predict_images(run, args.images, Path(args.out), quiet=args.quiet, **common)
+        return predict_images(run, args.images, Path(args.out), window=args.window, quiet=args.quiet, **common)
     from boresight.run.found_boxes import split_queries
     from boresight.run.predict_boxes import predict_boxes
 

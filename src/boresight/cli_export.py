@@ -67,7 +67,7 @@ def predict_exported(args: argparse.Namespace) -> Result:
             raise UserError(f"--queries: {model.path} holds a `point`, which finds points and takes no queries")
         if args.refine is not None:
             raise UserError(f"--refine: {model.path} holds a `point`, whose points have no boxes to tighten")
-        return predict_points(model, args.images, Path(args.out), **common)
+        return predict_points(model, args.images, Path(args.out), window=args.window, **common)
     if model.system == "refine":
         raise UserError(
             f"{model.path}: a `refine` finds nothing itself: predict TEXT.onnx IMAGES --refine {model.path}"

@@ -12,7 +12,8 @@ from PIL import Image
 
 from boresight.core.errors import UserError
 from boresight.data import raster
-from boresight.data.raster import Raster, open_large, opened, tiff_tags
+from boresight.data.image import read_pixels
+from boresight.data.raster import GrayRaster, Raster, gray, open_large, opened, tiff_tags
 from boresight.data.rgb_image import rgb_pixels
 
 NOISE = np.random.default_rng(0).integers(0, 255, (70, 90, 4), dtype=np.uint8)
@@ -95,6 +96,48 @@ def test_tags_of_a_file_that_no_reader_opens_whole(tmp_path: Path) -> None:
 def test_more_than_8_bits_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.tif: has channels of uint16, not of 8 bits"):
         Raster(tiled(tmp_path / "a.tif", kind="uint16"))
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("bands", [1, 3])
+def test_a_frame_is_the_mean_of_what_is_stored(tmp_path: Path, kind: str, bands: int) -> None:
+    parts = GrayRaster(tiled(tmp_path / "a.tif", bands=bands, kind=kind))
+    whole = gray(NOISE.transpose(2, 0, 1)[:bands].astype(np.float32))
+    assert parts.shape == whole.shape == (1, 70, 90)
+    for place in (np.s_[:, :, :], np.s_[:, 50:200, 80:300], np.s_[:, 70:80, 0:5]):
+        assert parts[place].dtype == np.float32
+        assert np.array_equal(parts[place], whole[place])
+    assert parts.reduced(45)[0].shape == (1, 35, 45)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB"])
+def test_a_frame_by_windows_is_that_of_a_whole_reading(tmp_path: Path, mode: str) -> None:
+    file = written(tmp_path / "a.tif", mode)
+    assert np.array_equal(GrayRaster(file)[:, :, :], gray(read_pixels(file)))
+
+
+def test_squares_hold_every_pixel_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raster, "SQUARE", 32)
+    parts = Raster(tiled(tmp_path / "a.tif"))
+    squares = list(parts.squares())
+    assert [p.shape[1:] for p in squares[:4]] == [(32, 32), (32, 32), (32, 26), (32, 32)]
+    assert len(squares) == 9
+    assert np.array_equal(np.concatenate(squares[:3], axis=2), parts[:, :32, :])
+    assert sum(int(p.sum()) for p in squares) == int(parts[:, :, :].sum())
+
+
+def test_what_is_no_number_is_refused_where_it_lies(tmp_path: Path) -> None:
+    import rasterio
+
+    file = tiled(tmp_path / "a.tif", bands=1, kind="float32")
+    with rasterio.open(file, "r+") as out:
+        out.write(np.full((1, 1, 1), np.nan, np.float32), window=((60, 61), (80, 81)))
+    parts = GrayRaster(file)
+    assert np.isfinite(parts[:, :60, :]).all()
+    with pytest.raises(UserError, match=r"a\.tif: holds values that are not finite"):
+        parts[:, 50:, :]
+    with pytest.raises(UserError, match=r"has channels of float64, not of 8 or 16 bits or float32"):
+        GrayRaster(tiled(tmp_path / "b.tif", kind="float64"))
 
 
 VRT = """<VRTDataset rasterXSize="4" rasterYSize="4"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>

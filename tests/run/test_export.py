@@ -22,7 +22,7 @@ from boresight.run import export_check
 from boresight.run.checkpoint import load_checkpoint, save_checkpoint
 from boresight.run.export import export_run
 from boresight.run.export_check import Difference
-from boresight.run.onnx_model import OnnxModel, brightness, find_points
+from boresight.run.onnx_model import OnnxModel, find_points
 from boresight.run.parse import nested
 from boresight.run.point import POINT
 from boresight.run.predict import load_trained
@@ -144,14 +144,6 @@ def test_torch_is_never_imported(exported, frames, tmp_path):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(rows(tmp_path / "a.json")) > 0
-
-
-def test_brightness_is_that_of_scenes():
-    from boresight.core.types import frame_brightness
-
-    frame = np.random.default_rng(0).integers(0, 65_535, (1, 30, 40)).astype(np.float32)
-    np.testing.assert_allclose(brightness(frame), frame_brightness(torch.from_numpy(frame)), rtol=1e-12)
-    assert brightness(np.full((1, 2, 2), 7, dtype=np.float32)) == (7.0, 1.0)
 
 
 def test_the_settings_travel(trained, tiny, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import subprocess
@@ -24,8 +25,10 @@ from boresight.run.checkpoint import load_checkpoint, save_checkpoint
 from boresight.run.export import export_run
 from boresight.run.onnx_model import OnnxModel, Queries
 from boresight.run.predict import load_trained
+from boresight.run.predict_onnx import predict_boxes
 from boresight.run.record import RunFolder
-from boresight.run.window_arrays import detect_windows
+from boresight.run.tiles import Window
+from boresight.run.window_arrays import Seen, detect_windows
 from boresight.run.windows import detect_windows as detect_windows_torch
 
 QUERIES = ("ship", "yellow vehicle", "red|crimson roof")
@@ -190,20 +193,53 @@ class Drawn(torch.nn.Module):
 def test_windows_of_arrays_are_those_of_tensors(size):
     image = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     detector = Drawn()
-    wanted = detect_windows_torch(detector, Scene(image, "a"), window=64, overlap=32)  # type: ignore[arg-type]
+    wanted = detect_windows_torch(detector, Scene(image, "a"), window=64, overlap=32, step=16)  # type: ignore[arg-type]
 
-    def detect(part: np.ndarray) -> tuple[Found, tuple[int, int, int]]:
+    def detect(part: np.ndarray, place: Window) -> Seen:
         output = detector([Scene(torch.from_numpy(part.copy()), "a")])
         [one] = detector.decode(output)
         found = Found(one.boxes.numpy(), one.scores.numpy(), one.labels.numpy(), one.cell.numpy())
-        return found, tuple(output.logits.shape[1:])
+        return Seen(found, tuple(output.logits.shape[1:]), 8.0)
 
-    found = detect_windows(detect, image.numpy(), stride=8.0, window=64, overlap=32)
+    found = detect_windows(detect, image.numpy(), window=64, overlap=32, step=16)
     assert found.cell.tolist() == wanted.cell.tolist()
     assert len(found) > 20
     np.testing.assert_array_equal(found.boxes, wanted.boxes)
 
 
 def test_windows_that_do_not_fit_cells_are_refused():
+    nothing = Found(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), np.zeros(0, int))
     with pytest.raises(ValueError, match="do not fit cells of 32 px"):
-        detect_windows(lambda part: (None, (1, 1, 1)), np.zeros((3, 64, 64)), stride=32, window=64, overlap=16)
+        detect_windows(
+            lambda *part: Seen(nothing, (1, 2, 2), 32), np.zeros((3, 64, 64)), window=64, overlap=16, step=16
+        )
+
+
+class Bright:
+    """A file of `text` that pads images to 32 px: a cell's score is its first pixel, its box has 6 px."""
+
+    path, classes, threshold = Path("a.onnx"), ("ship",), 0.3
+
+    def __init__(self) -> None:
+        queries = {"names": ["ship"], "dim": 1, "least": 1, "embeddings": base64.b64encode(bytes(4)).decode()}
+        decode = {"threshold": 0.3, "nms": 0.5, "top_k": 100, "before_nms": 1000, "trained_reach": 0.0}
+        self.about = {"features": "inside", "stride": 8.0, "divisor": 32, "decode": decode, "queries": queries}
+
+    def run(self, image: np.ndarray, queries: np.ndarray) -> dict[str, np.ndarray]:
+        _, _, height, width = image.shape
+        image = np.pad(image[0, 0], ((0, -height % 32), (0, -width % 32)))[::8, ::8] / 255
+        centre = cell_centres(*image.shape, 8.0).numpy()
+        return {"scores": image[None, None], "boxes": np.concatenate((centre - 3, centre + 3), -1)[None, None]}
+
+
+def test_windows_of_a_file_lie_on_its_cells(tmp_path):
+    """Cells are numbered as in the map of the whole image, padded as the file pads it."""
+    pixels = np.zeros((75, 140, 3), dtype=np.uint8)
+    pixels[::24, ::16] = np.arange(130, 238, 3).reshape(4, 9)[..., None]
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    cells = []
+    for window in (1024, 64):
+        predict_boxes(Bright(), [str(tmp_path / "a.png")], tmp_path / "a.json", window=window)
+        cells.append([r["cell"] for r in json.loads((tmp_path / "a.json").read_text())])
+    assert cells[0] == cells[1]
+    assert sorted(cells[0]) == [row * 20 + column for row in (0, 3, 6, 9) for column in range(0, 18, 2)]

@@ -140,8 +140,24 @@ def test_large_images_are_read_in_windows(trained_text, pictures, tmp_path):
     detector = load_trained(trained_text).detector
     detector.ask(("ship",))
     image = torch.from_numpy(np.moveaxis(np.asarray(Image.open(file)), -1, 0).copy())
-    want = detect_windows(detector, Scene(image, "long.png"), window=64, overlap=16)
+    want = detect_windows(detector, Scene(image, "long.png"), window=64, overlap=16, step=16)
     assert told["detections"] == len(want)
+    assert [r["cell"] for r in json.loads((tmp_path / "a.json").read_text())] == want.cell.tolist()
+
+
+def test_windows_lie_on_the_cells_of_the_detector(trained_text, pictures, tmp_path, monkeypatch):
+    """A detector that pads images to 32 px has windows at multiples of 32, and so many rows of cells."""
+    trained = load_trained(trained_text)
+    trained.detector.divisor = 32
+    monkeypatch.setattr(predict_boxes_module, "load_trained", lambda run, which: trained)
+    file, corners = str(pictures / "long.png"), []
+    inner = trained.detector.forward
+    monkeypatch.setattr(trained.detector, "forward", lambda scenes: corners.append(scenes[0].name) or inner(scenes))
+    predict_boxes(trained_text, [file], tmp_path / "a.json", queries=("ship",), threshold=0.0, window=64)
+    assert corners == [f"long.png[{top},{left}]" for top in (0, 32) for left in (0, 32, 64, 96)]
+    image = torch.from_numpy(np.moveaxis(np.asarray(Image.open(file)), -1, 0).copy())
+    want = detect_windows(trained.detector, Scene(image, "long.png"), window=64, overlap=16, step=32)
+    assert len(want) > 0
     assert [r["cell"] for r in json.loads((tmp_path / "a.json").read_text())] == want.cell.tolist()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -15,8 +16,8 @@ from boresight.core.grid import cell_centres, flat_cell, unravel_cell
 from boresight.core.types import DenseOutput, Detections, Scene
 from boresight.data.raster import Raster
 from boresight.decode.boxes import BoxDecoder
-from boresight.run.tiles import starts
-from boresight.run.windows import detect_windows, tighten_windows, windows_of
+from boresight.run.tiles import spans, starts
+from boresight.run.windows import detect_windows, tighten_windows
 
 STRIDE, STEP = 8, 16
 
@@ -52,11 +53,39 @@ def test_an_overlap_that_leaves_no_step(window, overlap):
         starts(200, window, overlap, 16)
 
 
+@given(st.integers(1, 400), st.sampled_from([4, 16, 32]), st.integers(0, 70), st.integers(0, 70))
+@settings(max_examples=50)
+def test_own_parts_cover_everything_once_and_lie_inside_of_what_is_seen(length, step, overlap, more):
+    window = overlap + step + more
+    parts = spans(length, window, overlap, step)
+    assert [p.start for p in parts] == starts(length, window, overlap, step)
+    assert (parts[0].first, parts[-1].last) == (0, length)
+    assert all(p.last == after.first for p, after in pairwise(parts))
+    for p in parts:
+        assert p.first % step == 0
+        assert p.first < p.last
+        assert p.start == 0 or p.first - p.start >= overlap // 2 // step * step
+        assert p.end == length or p.end - p.last >= overlap // 2
+
+
+def test_own_parts_by_hand():
+    """Windows see 0..64, 48..112 and 96..160; the last one ends where the image does."""
+    assert [(p.start, p.end, p.first, p.last) for p in spans(150, 64, 16, 16)] == [
+        (0, 64, 0, 48),
+        (48, 112, 48, 96),
+        (96, 150, 96, 150),
+    ]
+    assert [(p.first, p.last) for p in spans(112, 64, 16, 4)] == [(0, 56), (56, 112)]
+
+
 def test_parts_are_cut_where_they_say():
     scene = Scene(torch.arange(3 * 40 * 70).reshape(3, 40, 70).float(), "a", level=5.0, spread=2.0)
-    parts = list(windows_of(scene, 32, 16, 16))
-    assert [(top, left) for top, left, _ in parts] == [(t, s) for t in (0, 16) for s in (0, 16, 32, 48)]
-    for top, left, part in parts:
+    detector, seen = Painted(1), []
+    inner = detector.forward
+    detector.forward = lambda scenes: seen.append(scenes[0]) or inner(scenes)
+    detect_windows(detector, scene, window=32, overlap=16, step=16)
+    corners = [(t, s) for t in (0, 16) for s in (0, 16, 32, 48)]
+    for (top, left), part in zip(corners, seen, strict=True):
         assert torch.equal(part.image, scene.image[:, top : top + 32, left : left + 32])
         assert part.name == f"a[{top},{left}]"
         assert (part.level, part.spread) == (5.0, 2.0)
@@ -66,9 +95,9 @@ def test_parts_are_cut_where_they_say():
 # --- what is found ---------------------------------------------------------------------------------------------------
 
 
-def padded(image):
+def padded(image, step=STEP):
     h, w = image.shape[-2:]
-    return F.pad(image.float(), (0, -w % STEP, 0, -h % STEP))
+    return F.pad(image.float(), (0, -w % step, 0, -h % step))
 
 
 class Painted(nn.Module):
@@ -252,14 +281,15 @@ def test_windows_must_fit_the_cells():
 class Network(nn.Module):
     """A convolution: something everywhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, step: int = STEP) -> None:
         super().__init__()
+        self.step = step
         torch.manual_seed(0)
         self.conv = nn.Conv2d(3, 2, STRIDE, stride=STRIDE)
         self.decoder = BoxDecoder(0.3, nms=0.5, top_k=50)
 
     def forward(self, scenes):
-        logits = 4 * self.conv(torch.stack([padded(s.image) for s in scenes]))
+        logits = 4 * self.conv(torch.stack([padded(s.image, self.step) for s in scenes]))
         centre = cell_centres(*logits.shape[-2:], STRIDE)
         boxes = torch.cat((centre - 7, centre + 9), dim=-1).expand(*logits.shape, 4)
         return DenseOutput(logits, boxes, float(STRIDE), sizes=tuple(s.size for s in scenes))
@@ -280,12 +310,13 @@ def test_one_window_is_plain_detection(size):
         assert torch.equal(getattr(have, name), getattr(want, name)), name
 
 
-def test_cells_of_windows_are_cells_of_the_whole_map():
+@pytest.mark.parametrize("step", [16, 32])
+def test_cells_of_windows_are_cells_of_the_whole_map(step):
     """The network looks at one cell at a time: whatever a window says, the whole image says in the same cell."""
-    detector, scene = Network(), Scene(torch.rand(3, 100, 150, generator=torch.Generator().manual_seed(1)), "a")
+    detector, scene = Network(step), Scene(torch.rand(3, 100, 150, generator=torch.Generator().manual_seed(1)), "a")
     with torch.no_grad():
         output = detector([scene])
-    found = detect_windows(detector, scene, window=64, overlap=24, step=STEP, top_k=5000)
+    found = detect_windows(detector, scene, window=64, overlap=24, step=step, top_k=5000)
     _, label, row, column = unravel_cell(found.cell, [tuple(output.logits.shape[1:])])
     assert len(found) > 50
     assert torch.equal(label, found.labels)

@@ -21,6 +21,8 @@ LARGE = 2**26
 """Pixels above which a TIFF is read by windows: as colours it would take 200 MB, and 800 MB while it is decoded."""
 CACHE = 2**27
 """Bytes of decoded blocks that GDAL keeps; its own default is a share of the machine."""
+SQUARE = 1024
+"""Side in pixels of the parts in which a whole image is passed through."""
 SUFFIXES = (".tif", ".tiff")
 
 
@@ -33,14 +35,18 @@ class Raster:
     Raises ``DataError`` for a file that cannot be read and for one of more than 8 bits a channel.
     """
 
+    channels = 3
+    kinds: frozenset[str] = frozenset({"uint8"})
+    wanted = "8 bits"
+
     def __init__(self, path: Path) -> None:
         self.path = path
         with opened(path) as file:
-            kinds = set(file.dtypes)
-            if kinds != {"uint8"}:
-                held = f"has channels of {', '.join(sorted(kinds))}, not of 8 bits"
-                raise DataError(Problem("deep_image", "error", str(path), held, "save it with 8 bits"))
-            self.shape = (3, int(file.height), int(file.width))
+            stored = set(file.dtypes)
+            if not stored <= self.kinds:
+                held = f"has channels of {', '.join(sorted(stored))}, not of {self.wanted}"
+                raise DataError(Problem("deep_image", "error", str(path), held, f"save it with {self.wanted}"))
+            self.shape = (self.channels, int(file.height), int(file.width))
             self._palette = _palette(file) if file.count == 1 else None
             self._bands = [1, 2, 3] if file.count >= 3 else [1]
 
@@ -48,22 +54,62 @@ class Raster:
         _, rows, columns = place
         (top, bottom, _), (left, right, _) = rows.indices(self.shape[1]), columns.indices(self.shape[2])
         if top >= bottom or left >= right:
-            return np.zeros((3, max(bottom - top, 0), max(right - left, 0)), np.uint8)
-        return self._read(window=((top, bottom), (left, right)))
+            return self._as_seen(np.zeros((1, max(bottom - top, 0), max(right - left, 0)), np.uint8))
+        return self._as_seen(self._read(window=((top, bottom), (left, right))))
 
     def reduced(self, side: int) -> tuple[np.ndarray, float]:
-        """The whole image ``[3, h, w]`` with no side longer than ``side``, and pixels of it for one of the file."""
+        """The whole image ``[C, h, w]`` with no side longer than ``side``, and pixels of it for one of the file."""
         height, width = self.shape[1:]
         share = min(1.0, side / max(height, width))
         shape = (max(1, round(height * share)), max(1, round(width * share)))
-        return self._read(out_shape=(len(self._bands), *shape)), share
+        return self._as_seen(self._read(out_shape=(len(self._bands), *shape))), share
+
+    def squares(self) -> Iterator[np.ndarray]:
+        """The whole image in parts ``[C, h, w]`` of at most :data:`SQUARE` pixels a side, each pixel once."""
+        _, height, width = self.shape
+        for top in range(0, height, SQUARE):
+            for left in range(0, width, SQUARE):
+                yield self[:, top : top + SQUARE, left : left + SQUARE]
 
     def _read(self, **how: Any) -> np.ndarray:
         with opened(self.path) as file:
             values = file.read(self._bands, **how)
         if self._palette is not None:
             return np.ascontiguousarray(self._palette[values[0]].transpose(2, 0, 1))
+        return np.asarray(values)
+
+    def _as_seen(self, values: np.ndarray) -> np.ndarray:
+        """Channels as stored, one or three, in the form that is promised."""
         return np.repeat(values, 3 // len(values), axis=0)
+
+
+class GrayRaster(Raster):
+    """An image file as a frame ``[1, H, W]`` float32 of which only what is asked for is read.
+
+    Values are as stored (8 and 16 bits, or floats), the mean of three channels. Otherwise as :class:`Raster`.
+
+    Raises ``DataError`` as well for values that are not finite.
+    """
+
+    channels = 1
+    kinds = frozenset({"uint8", "uint16", "int16", "float32"})
+    wanted = "8 or 16 bits or float32"
+
+    def _as_seen(self, values: np.ndarray) -> np.ndarray:
+        if not np.isfinite(values).all():
+            held = "holds values that are not finite (NaN or infinity)"
+            raise DataError(Problem("corrupt_image", "error", str(self.path), held, "replace those pixels"))
+        return gray(values.astype(np.float32))
+
+
+def gray(pixels: np.ndarray) -> np.ndarray:
+    """``[C, H, W]`` to ``[1, H, W]``: the mean of the channels, see :func:`boresight.data.image.to_gray`."""
+    return pixels if len(pixels) == 1 else pixels.mean(axis=0, keepdims=True)
+
+
+def is_large(path: Path) -> bool:
+    """Whether a file is a TIFF of more than :data:`LARGE` pixels, which is read by windows."""
+    return path.suffix.lower() in SUFFIXES and _pixels(path) > LARGE
 
 
 def open_large(path: Path) -> Raster | None:
@@ -71,9 +117,7 @@ def open_large(path: Path) -> Raster | None:
 
     Raises ``UserError`` for such a TIFF where rasterio is missing.
     """
-    if path.suffix.lower() not in SUFFIXES or _pixels(path) <= LARGE:
-        return None
-    return Raster(path)
+    return Raster(path) if is_large(path) else None
 
 
 def _pixels(path: Path) -> int:

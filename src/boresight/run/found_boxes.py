@@ -15,7 +15,7 @@ from boresight.core.found import Found
 from boresight.data.image_files import image_files
 from boresight.data.raster import Raster, open_large
 from boresight.data.rgb_image import rgb_pixels
-from boresight.run.found_points import picture_names
+from boresight.run.found_points import LARGEST_PICTURE, picture_names
 from boresight.run.geo import geojson
 from boresight.run.progress import Progress
 from boresight.run.record import write_atomic, write_text
@@ -28,9 +28,6 @@ COLOURS = ((64, 224, 144), (255, 176, 32), (96, 176, 255), (255, 96, 144), (208,
 
 Finder = Callable[[np.ndarray | Raster, str, int], "Detections | Found"]
 """Pixels ``[3, H, W]`` uint8 of an image, its name and its number from 1, to what is found there, best first."""
-
-LARGEST_PICTURE = 4096
-"""Side in pixels of the picture of an image that is read by windows."""
 
 
 def split_queries(text: str) -> tuple[str, ...]:

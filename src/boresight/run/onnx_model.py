@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from boresight.core.brightness import brightness
 from boresight.core.errors import UserError, did_you_mean
 from boresight.core.found import Found
 from boresight.decode.arrays import decode_boxes, decode_points
@@ -62,21 +63,26 @@ class OnnxModel:
 
 def find_points(model: OnnxModel, frame: np.ndarray) -> Found:
     """What a model of ``point`` finds in one frame ``[1, H, W]`` of raw values, best first, before any threshold."""
-    level, spread = brightness(frame)
+    return see_points(model, frame, brightness(frame))[0]
+
+
+def see_points(model: OnnxModel, part: np.ndarray, light: tuple[float, float]) -> tuple[Found, tuple[int, int, int]]:
+    """:func:`find_points` in a part ``[1, H, W]`` of a frame whose level and spread are ``light``.
+
+    Returns the detections and the shape ``(C, H, W)`` of the map they come from.
+    """
+    level, spread = light
     found = model.run(
-        image=frame[None].astype(np.float32),
+        image=part[None].astype(np.float32),
         level=np.array([level], dtype=np.float32),
         spread=np.array([spread], dtype=np.float32),
     )
-    size = int(frame.shape[1]), int(frame.shape[2])
-    return decode_points(
-        found["logits"][0],
-        found["scores"][0],
-        found["boxes"][0],
-        stride=model.about["stride"],
-        size=size,
-        **model.about["decode"],
+    logits, size = found["logits"][0], (int(part.shape[1]), int(part.shape[2]))
+    about = model.about
+    decoded = decode_points(
+        logits, found["scores"][0], found["boxes"][0], stride=about["stride"], size=size, **about["decode"]
     )
+    return decoded, logits.shape
 
 
 @dataclass(frozen=True)
@@ -122,11 +128,3 @@ def find_boxes(model: OnnxModel, queries: Queries, pixels: np.ndarray) -> tuple[
     size = int(pixels.shape[1]), int(pixels.shape[2])
     about = model.about
     return decode_boxes(scores, boxes, stride=about["stride"], size=size, **about["decode"]), scores.shape
-
-
-def brightness(frame: np.ndarray) -> tuple[float, float]:
-    """``(level, spread)`` of a frame: see :func:`boresight.core.types.frame_brightness`."""
-    values = frame.astype(np.float64)
-    if values.size and values.min() == values.max():
-        return float(values.flat[0]), 1.0
-    return float(values.mean()), float(values.std())

@@ -1,4 +1,4 @@
-"""Runs a trained detector over frames, and writes what it finds as CSV and COCO JSON."""
+"""Loads a trained detector, and finds points in images of any size with it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from boresight.core.errors import UserError
-from boresight.data.points import image_folder
+from boresight.core.types import Detections
+from boresight.data.image_files import image_files
+from boresight.data.raster import Raster
 from boresight.detectors.detector import Detector
+from boresight.detectors.gaussian_point import GaussianPoint
 from boresight.run.checkpoint import Checkpoint, check_frozen, load_checkpoint, load_weights
-from boresight.run.detect import detect
-from boresight.run.found_points import draw_points, picture_names, write_points
+from boresight.run.found_points import find_points
 from boresight.run.parse import settings_from
 from boresight.run.recipe import Recipe
 from boresight.run.recipes import recipe
 from boresight.run.record import RunFolder
+from boresight.run.tiles import POINTS_SHARE, shared
+from boresight.run.windows import detect_peaks
 
 
 @dataclass(frozen=True)
@@ -83,22 +88,36 @@ def predict_images(
     threshold: float | None = None,
     overlays: Path | None = None,
     which: str = "last",
+    window: int = 1024,
     quiet: bool = True,
 ) -> dict[str, Any]:
     """Find targets in images; write ``out`` (COCO results) and a CSV of the same name, which names the images.
 
     ``image_id`` counts the images from 1 in the order of their names. An ``out`` ending in ``.csv`` is the table, the
     COCO results then lie beside it.
+
+    Args:
+        run: a run of ``point``.
+        images: files, folders or patterns.
+        out: where the results go.
+        threshold: instead of the one chosen on validation.
+        overlays: a folder for pictures with what was found.
+        which: the checkpoint.
+        window: frames larger than this are looked at in overlapping windows of that side, pixels
+            (:func:`boresight.run.window_arrays.detect_peaks`), normalised by the brightness of the whole frame; TIFF
+            files of more than 67 million pixels are also read so.
+        quiet: no progress.
     """
-    frames = image_folder(list(images))
+    image_files(list(images))  # a path that leads nowhere is told before anything is loaded
     trained = load_trained(run, which)
+    detector, classes = trained.detector, trained.checkpoint.classes
+    if not isinstance(detector, GaussianPoint):
+        raise UserError(f"{run.root}: a run of `{trained.checkpoint.detector}` does not find points")
     threshold = trained.checkpoint.threshold if threshold is None else threshold
-    found = detect(trained.detector, frames, quiet=quiet)
-    told = write_points(out, frames.names, found, threshold, trained.checkpoint.classes)
-    drawn = []
-    if overlays is not None:
-        drawn = [overlays / name for name in picture_names(frames.names)]
-        for i, picture in enumerate(drawn):
-            scene = frames[i]
-            draw_points(picture, ((scene.image[0] - scene.level) / scene.spread).numpy(), found[i], threshold)
-    return {**told, "overlays": [str(p) for p in drawn]}
+    overlap = shared(window, detector.divisor, POINTS_SHARE)
+
+    def find(pixels: np.ndarray | Raster, name: str, light: tuple[float, float]) -> Detections:
+        size = {"window": window, "overlap": overlap, "step": detector.divisor}
+        return detect_peaks(detector, pixels, name, light, **size, least=threshold)
+
+    return find_points(find, images, out, threshold=threshold, classes=classes, overlays=overlays, quiet=quiet)

@@ -19,6 +19,7 @@ from boresight.run.found_boxes import find_boxes
 from boresight.run.predict import load_trained
 from boresight.run.record import RunFolder
 from boresight.run.tighten import Tightener
+from boresight.run.tiles import BOXES_SHARE, shared
 from boresight.run.windows import detect_windows, tighten_windows
 
 
@@ -70,10 +71,11 @@ def predict_boxes(
     threshold = trained.checkpoint.threshold if threshold is None else threshold
     tightener = Tightener.of(refiner, threshold=refine_threshold) if refiner is not None else None
 
+    overlap = shared(window, detector.divisor, BOXES_SHARE)
+
     def find(pixels: np.ndarray | Raster, name: str, number: int) -> Detections:
-        overlap = min(256, window // 4)
         picture = pixels if isinstance(pixels, Raster) else Scene(torch.from_numpy(pixels), name, number)
-        kept = detect_windows(detector, picture, window=window, overlap=overlap, least=threshold)
+        kept = detect_windows(detector, picture, window=window, overlap=overlap, step=detector.divisor, least=threshold)
         if tightener is None:
             return kept
         if isinstance(picture, Raster):

@@ -10,15 +10,12 @@ import numpy as np
 
 from boresight.core.errors import UserError
 from boresight.core.found import Found
-from boresight.data.image import read_pixels
-from boresight.data.image_files import image_files
 from boresight.data.raster import Raster
-from boresight.run import found_boxes
-from boresight.run.found_points import draw_points, picture_names, write_points
-from boresight.run.onnx_model import OnnxModel, Queries, brightness, find_boxes, find_points
+from boresight.run import found_boxes, found_points
+from boresight.run.onnx_model import OnnxModel, Queries, find_boxes, see_points
 from boresight.run.onnx_refine import tightened_detections
-from boresight.run.progress import Progress
-from boresight.run.window_arrays import detect_windows
+from boresight.run.tiles import BOXES_SHARE, POINTS_SHARE, Window, shared
+from boresight.run.window_arrays import Seen, detect_peaks, detect_windows
 
 
 def predict_points(
@@ -28,24 +25,23 @@ def predict_points(
     *,
     threshold: float | None = None,
     overlays: Path | None = None,
+    window: int = 1024,
     quiet: bool = True,
 ) -> dict[str, Any]:
     """Find targets in images with a model of ``point``; see :func:`boresight.run.predict.predict_images`."""
-    files = image_files(list(images))
     threshold = model.threshold if threshold is None else threshold
-    names = [name for name, _ in files]
-    found = []
-    drawn = [] if overlays is None else [overlays / name for name in picture_names(names)]
-    with Progress(len(files), label="detect", quiet=quiet) as bar:
-        for i, (_, file) in enumerate(files):
-            frame = gray(file)
-            found.append(find_points(model, frame))
-            if drawn:
-                level, spread = brightness(frame)
-                draw_points(drawn[i], (frame[0] - level) / spread, found[-1], threshold)
-            bar.step(1)
-    told = write_points(out, names, found, threshold, model.classes)
-    return {**told, "overlays": [str(p) for p in drawn]}
+    stride, step = float(model.about["stride"]), int(model.about["divisor"])
+    overlap = shared(window, step, POINTS_SHARE)
+
+    def find(pixels: np.ndarray | Raster, name: str, light: tuple[float, float]) -> Found:
+        def detect(part: np.ndarray, place: Window) -> Seen:
+            return Seen(*see_points(model, part, light), stride)
+
+        return detect_peaks(detect, pixels, window=window, overlap=overlap, step=step, least=threshold)
+
+    return found_points.find_points(
+        find, images, out, threshold=threshold, classes=model.classes, overlays=overlays, quiet=quiet
+    )
 
 
 def predict_boxes(
@@ -76,15 +72,14 @@ def predict_boxes(
     asked = Queries.of(model, queries)
     threshold = model.threshold if threshold is None else threshold
 
+    stride, step = float(model.about["stride"]), int(model.about["divisor"])
+    overlap = shared(window, step, BOXES_SHARE)
+
+    def detect(part: np.ndarray, place: Window) -> Seen:
+        return Seen(*find_boxes(model, asked, part), stride)
+
     def find(pixels: np.ndarray | Raster, name: str, number: int) -> Found:
-        kept = detect_windows(
-            lambda part: find_boxes(model, asked, part),
-            pixels,
-            stride=model.about["stride"],
-            window=window,
-            overlap=min(256, window // 4),
-            least=threshold,
-        )
+        kept = detect_windows(detect, pixels, window=window, overlap=overlap, step=step, least=threshold)
         if refiner is None:
             return kept
         if isinstance(pixels, Raster):
@@ -94,9 +89,3 @@ def predict_boxes(
     told = found_boxes.find_boxes(find, images, out, names=asked.names, overlays=overlays, quiet=quiet)
     refined = {"refined_by": str(refiner.path)} if refiner is not None else {}
     return {**told, **refined, "threshold": threshold}
-
-
-def gray(file: Path) -> np.ndarray:
-    """An image file as ``[1, H, W]`` float32: the mean of its channels."""
-    pixels = read_pixels(file)
-    return pixels if len(pixels) == 1 else pixels.mean(axis=0, keepdims=True)

@@ -1,65 +1,154 @@
-"""Windows of large images in numpy: what :mod:`boresight.run.windows` does, for an exported detector."""
+"""Looks at large images window by window, in bounded memory, whatever looks. Does without torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 
 from boresight.core.found import Found
 from boresight.core.grid import flat_cell
-from boresight.data.raster import Raster
 from boresight.decode.suppress import kept_by_nms
-from boresight.run.tiles import starts
+from boresight.run.tiles import Span, Window, windows
 
-Detect = Callable[[np.ndarray], tuple[Found, tuple[int, int, int]]]
-"""Pixels ``[C, H, W]`` of a window to what is found there, and the shape ``(C, H, W)`` of its map."""
+
+class Pixels(Protocol):
+    """An image ``[C, H, W]`` of which parts can be read: an array, a tensor, a raster."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(C, H, W)``."""
+        ...
+
+    def __getitem__(self, place: tuple[slice, slice, slice], /) -> Any:
+        """Some rows and columns of some channels."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is found in one window.
+
+    Attributes:
+        found: best first, in pixels and cells of the window.
+        shape: ``(C, H, W)`` of the map that emitted it.
+        stride: pixels a cell.
+    """
+
+    found: Found
+    shape: tuple[int, int, int]
+    stride: float
+
+
+Detect = Callable[[Any, Window], Seen]
+"""Pixels ``[C, h, w]`` of a window, of the kind that the image is, and where it lies, to what is found there."""
+
+Suppress = Callable[[np.ndarray, np.ndarray, np.ndarray, float], np.ndarray]
+"""Boxes, scores, labels and an IoU to the indices of what stays, best first."""
 
 
 def detect_windows(
     detect: Detect,
-    pixels: np.ndarray | Raster,
+    pixels: Pixels,
     *,
-    stride: float,
     window: int,
     overlap: int,
+    step: int,
     nms: float = 0.5,
     top_k: int = 1000,
-    step: int = 16,
     least: float = 0.0,
+    suppress: Suppress = kept_by_nms,
 ) -> Found:
-    """What ``detect`` finds in an image ``[C, H, W]`` of any size: see :func:`boresight.run.windows.detect_windows`."""
-    cells = int(stride)
-    if step % cells:
-        raise ValueError(f"window corners at multiples of {step} px do not fit cells of {stride:g} px")
-    height, width = pixels.shape[1:]
-    rows, columns = (-(-side // step) * (step // cells) for side in (height, width))
-    parts = []
-    for top in starts(height, window, overlap, step):
-        for left in starts(width, window, overlap, step):
-            part = pixels[:, top : top + window, left : left + window]
-            found, shape = detect(part)
-            keep = _whole(found.boxes, (top, left), part.shape[1:], (height, width), overlap)
-            label, row, column = np.unravel_index(found.cell, shape)
-            cell = flat_cell(0, label, row + top // cells, column + left // cells, (shape[0], rows, columns))
-            shift = np.array([left, top, left, top], dtype=found.boxes.dtype)
-            keep &= found.scores >= least
-            parts.append(replace(found, boxes=found.boxes + shift, cell=cell).select(keep))
-    joined = Found.joined(parts)
-    joined = joined.select(np.argsort(-joined.scores, kind="stable"))
+    """The boxes that ``detect`` finds in an image of any size, best first.
+
+    The image is read in overlapping windows whose corners are multiples of ``step`` (the detector's ``divisor``, a
+    multiple of its stride), so that their cells are cells of the map that the image would have if it was read at once:
+    ``cell`` counts there. A box that an inner border of its window cuts is left to the neighbour that sees it whole,
+    unless it is too long for their overlap. Doubles are suppressed across windows.
+
+    Args:
+        detect: looks at one window.
+        pixels: the image.
+        window, overlap, step: pixels.
+        nms: IoU above which of two boxes of one class the lower-scored one is dropped.
+        top_k: at most so many, for every area of a window that the image has.
+        least: scores below it are dropped at once: what is above it does not depend on them.
+        suppress: does that.
+
+    Raises ValueError for a ``step`` that is no multiple of the stride.
+    """
+
+    def whole(seen: Seen, place: Window) -> np.ndarray:
+        boxes = seen.found.boxes
+        return _uncut(boxes[:, 0::2], place.columns, overlap) & _uncut(boxes[:, 1::2], place.rows, overlap)
+
+    joined = _joined(detect, pixels, whole, window=window, overlap=overlap, step=step, least=least)
+    _, height, width = pixels.shape
     limit = top_k * max(1, -(-height * width // window**2))
-    return joined.select(kept_by_nms(joined.boxes, joined.scores, joined.labels, nms)[:limit])
+    return joined.select(suppress(joined.boxes, joined.scores, joined.labels, nms)[:limit])
 
 
-def _whole(
-    boxes: np.ndarray, corner: tuple[int, int], part: tuple[int, ...], whole: tuple[int, int], overlap: int
-) -> np.ndarray:
-    """``[N]`` bool: boxes that no inner border of the window cuts, but where they are too long for the overlap."""
-    keep = np.ones(len(boxes), dtype=bool)
-    for axis in (0, 1):
-        low, high = boxes[:, 1 - axis], boxes[:, 3 - axis]
-        cut = (low <= 1) & (corner[axis] > 0)
-        cut |= (high >= part[axis] - 1) & (corner[axis] + part[axis] < whole[axis])
-        keep &= ~cut | (high - low >= overlap - 2)
-    return keep
+def detect_peaks(detect: Detect, pixels: Pixels, *, window: int, overlap: int, step: int, least: float = 0.0) -> Found:
+    """The points that ``detect`` finds in an image of any size, best first.
+
+    Windows lie as for :func:`detect_windows`. Each answers for the cells of its own part, which ends in the middle of
+    what it shares with its neighbour: every peak is told once, and nothing is suppressed. It is that of the image read
+    at once where half the overlap holds what a cell sees of its surroundings, and where nothing is counted or averaged
+    over the whole image: every window gives as many peaks as the detector gives of an image.
+
+    Args and errors: as for :func:`detect_windows`.
+    """
+
+    def own(seen: Seen, place: Window) -> np.ndarray:
+        _, row, column = np.unravel_index(seen.found.cell, seen.shape)
+        return _inside(row * seen.stride, place.rows) & _inside(column * seen.stride, place.columns)
+
+    return _joined(detect, pixels, own, window=window, overlap=overlap, step=step, least=least)
+
+
+def _joined(
+    detect: Detect,
+    pixels: Pixels,
+    keep: Callable[[Seen, Window], np.ndarray],
+    *,
+    window: int,
+    overlap: int,
+    step: int,
+    least: float,
+) -> Found:
+    """What windows find and ``keep`` leaves, in pixels and cells of the image, best first."""
+    _, height, width = pixels.shape
+    parts = []
+    for place in windows((height, width), window, overlap, step):
+        top, left = place.rows.start, place.columns.start
+        seen = detect(pixels[:, place.rows.pixels, place.columns.pixels], place)
+        stride = int(seen.stride)
+        if step % stride:
+            raise ValueError(f"window corners at multiples of {step} px do not fit cells of {stride} px")
+        rows, columns = (-(-side // step) * (step // stride) for side in (height, width))
+        label, row, column = np.unravel_index(seen.found.cell, seen.shape)
+        cell = flat_cell(0, label, row + top // stride, column + left // stride, (seen.shape[0], rows, columns))
+        shift = np.array([left, top, left, top], dtype=seen.found.boxes.dtype)
+        moved = replace(seen.found, boxes=seen.found.boxes + shift, cell=cell)
+        parts.append(moved.select(keep(seen, place) & (seen.found.scores >= least)))
+    every = Found.joined(parts)
+    return every.select(np.argsort(-every.scores, kind="stable"))
+
+
+def _uncut(sides: np.ndarray, span: Span, overlap: int) -> np.ndarray:
+    """``[N]`` bool: extents ``[N, 2]`` that no inner border of the window cuts, but where too long for the overlap.
+
+    A border cuts what comes within a pixel of it, so that a box has to be two pixels shorter than the overlap to lie
+    whole in one of two neighbours.
+    """
+    low, high = sides.T
+    cut = (low <= 1) & (span.start > 0)
+    cut |= (high >= span.end - span.start - 1) & (span.end < span.length)
+    return ~cut | (high - low >= overlap - 2)
+
+
+def _inside(place: np.ndarray, span: Span) -> np.ndarray:
+    """``[N]`` bool: places of a window, in its pixels, that lie in its own part."""
+    return (place + span.start >= span.first) & (place + span.start < span.last)
