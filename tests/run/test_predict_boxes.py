@@ -161,6 +161,15 @@ def test_windows_lie_on_the_cells_of_the_detector(trained_text, pictures, tmp_pa
     assert [r["cell"] for r in json.loads((tmp_path / "a.json").read_text())] == want.cell.tolist()
 
 
+def test_features_of_windows_do_not_pile_up(trained_text, pictures, tmp_path, monkeypatch):
+    """No window is seen twice: what is kept in memory of each would grow with the image."""
+    trained = load_trained(trained_text)
+    monkeypatch.setattr(predict_boxes_module, "load_trained", lambda run, which: trained)
+    predict_boxes(trained_text, [str(pictures / "long.png")], tmp_path / "a.json", queries=("ship",), window=64)
+    assert trained.detector.store.counters.misses > 4
+    assert trained.detector.store.held == 0
+
+
 def test_nothing_found_leaves_a_header_and_an_empty_list(trained_text, pictures, tmp_path):
     told = predict_boxes(trained_text, [str(pictures / "a.png")], tmp_path / "a.json", threshold=1.0)
     assert told["detections"] == 0

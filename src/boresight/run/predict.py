@@ -16,6 +16,7 @@ from boresight.data.image_files import image_files
 from boresight.data.raster import Raster
 from boresight.detectors.detector import Detector
 from boresight.detectors.gaussian_point import GaussianPoint
+from boresight.features.feature_store import MemoryStore
 from boresight.run.checkpoint import Checkpoint, check_frozen, load_checkpoint, load_weights
 from boresight.run.found_points import find_points
 from boresight.run.parse import settings_from
@@ -78,6 +79,12 @@ def rebuilt(checkpoint: Checkpoint, path: Path, kind: Recipe | None = None) -> T
     detector.progress = 1.0
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Trained(detector.eval().to(device).to(memory_format=torch.channels_last), settings, checkpoint)
+
+
+def forget_features(detector: Detector) -> None:
+    """From now on keep no frozen features in memory: of images that are seen once they would only pile up."""
+    if isinstance(detector.store, MemoryStore):
+        detector.store.limit = 0.0
 
 
 def predict_images(

@@ -16,7 +16,7 @@ from boresight.data.raster import Raster
 from boresight.detectors.text_query import TextQuery
 from boresight.run.boxes import query_texts
 from boresight.run.found_boxes import find_boxes
-from boresight.run.predict import load_trained
+from boresight.run.predict import forget_features, load_trained
 from boresight.run.record import RunFolder
 from boresight.run.tighten import Tightener
 from boresight.run.tiles import BOXES_SHARE, shared
@@ -70,6 +70,9 @@ def predict_boxes(
     detector.ask([asked.get(name, name) for name in names])  # a trained class by its name is asked as it was trained
     threshold = trained.checkpoint.threshold if threshold is None else threshold
     tightener = Tightener.of(refiner, threshold=refine_threshold) if refiner is not None else None
+    forget_features(detector)
+    if tightener is not None:
+        forget_features(tightener.detector)
 
     overlap = shared(window, detector.divisor, BOXES_SHARE)
 
