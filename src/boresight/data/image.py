@@ -96,6 +96,14 @@ def read_image(path: str | Path) -> Tensor:
 
 def read_pixels(path: str | Path) -> np.ndarray:
     """:func:`read_image` as an array."""
+    return np.require(stored_pixels(path), np.float32, ["C", "W"])
+
+
+def stored_pixels(path: str | Path) -> np.ndarray:
+    """:func:`read_pixels` in the type of the file: bool, an integer or a float; a quarter of the memory for 8 bits.
+
+    The array may be read-only.
+    """
     file = Path(path)
     _check_bytes(file)
     try:
@@ -153,7 +161,7 @@ def _check_bytes(file: Path) -> None:
 
 
 def _decode(file: Path) -> np.ndarray:
-    """Return ``[H, W]`` or ``[H, W, 3]`` float32, or raise whatever the decoder raises."""
+    """Return ``[H, W]`` or ``[H, W, 3]`` as stored, or raise whatever the decoder raises."""
     with warnings.catch_warnings():
         # A warning about odd metadata is not the caller's concern; that about size is kept for `read_image`.
         warnings.simplefilter("ignore")
@@ -170,14 +178,14 @@ def _decode(file: Path) -> np.ndarray:
 
 
 def _samples(image: Image.Image) -> np.ndarray:
-    """Return the colour samples of a loaded image, ``[H, W]`` or ``[H, W, 3]`` float32, without alpha."""
-    if image.mode in _ONE_CHANNEL or image.mode.startswith("I"):
-        return np.asarray(image).astype(np.float32)
+    """Return the colour samples of a loaded image, ``[H, W]`` or ``[H, W, 3]`` as stored, without alpha."""
+    if image.mode in (*_ONE_CHANNEL, "RGB") or image.mode.startswith("I"):
+        return np.asarray(image)
     if image.mode == "LA":
-        return np.asarray(image)[..., 0].astype(np.float32)
+        return np.asarray(image)[..., 0]
     # By way of RGBA, because Pillow warns about transparent palettes that go straight to RGB.
     colour = image.convert("RGBA") if image.mode in ("P", "PA") else image
-    return np.asarray(colour.convert("RGB")).astype(np.float32)
+    return np.asarray(colour.convert("RGB"))
 
 
 def _is_deep_colour(image: Image.Image) -> bool:

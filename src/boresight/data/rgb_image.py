@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from boresight.data.image import DataError, Problem, read_pixels
+from boresight.data.image import DataError, Problem, stored_pixels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,14 +34,15 @@ def read_rgb(path: str | Path) -> Tensor:
 
 def rgb_pixels(path: str | Path) -> np.ndarray:
     """:func:`read_rgb` as an array, without torch."""
-    values = read_pixels(path)  # complains of whatever is no image, so that opening it below cannot fail
+    values = stored_pixels(path)  # complains of whatever is no image, so that opening it below cannot fail
     mode = _header(Path(path))[0]
     if mode.startswith(_DEEP) or values.max() > 255:
         detail = f"has more than 8 bits a channel (values {values.min():g} to {values.max():g})"
         raise DataError(Problem("deep_image", "error", str(path), detail, "save it with 8 bits, scaled as you see fit"))
+    eight = values.astype(np.uint8, copy=False)
     if mode == "1":
-        values = values * 255
-    return np.repeat(values.astype(np.uint8), 3 // len(values), axis=0)
+        eight = eight * np.uint8(255)
+    return np.require(eight, requirements="W") if len(eight) == 3 else np.repeat(eight, 3, axis=0)
 
 
 def orientation_of(path: str | Path) -> int:
