@@ -51,7 +51,7 @@ class Brightest(nn.Module):
 
 
 def found_by_windows(detector, frame, light, **size):
-    return detect_peaks(detector, frame, "a", light, step=STEP, **size)
+    return detect_peaks(detector, frame, "a", light, reach=1, step=STEP, **size)
 
 
 @pytest.mark.parametrize("overlap", [32, 48])
@@ -73,6 +73,27 @@ def test_every_target_is_told_once_in_its_cell(overlap):
     )
     assert have == want
     assert (found.scores[:-1] >= found.scores[1:]).all()
+
+
+class Frightened(Brightest):
+    """Sees what is brightest along the borders of whatever it looks at."""
+
+    def forward(self, scenes):
+        output = super().forward(scenes)
+        output.logits[..., [0, -1], ::2] = 9.0
+        output.logits[..., ::2, [0, -1]] = 9.0
+        return output
+
+
+def test_borders_of_windows_do_not_crowd_out_what_is_there():
+    """Eleven peaks on each border, and the detector gives fifty of an image."""
+    frame = np.zeros((1, 300, 300), dtype=np.float32)
+    frame[0, 10:290:20, 10:290:20] = 0.5
+    found = found_by_windows(Frightened(), frame, (0.0, 1.0), window=96, overlap=64, least=0.1)
+    inside = found.select((found.scores - 0.5).abs() < 1e-3)
+    assert len(inside) == 14 * 14
+    edge = found.select(found.scores > 0.9).xy
+    assert ((edge < 4) | (edge > 296)).any(dim=1).all()
 
 
 @pytest.fixture(scope="module")

@@ -63,26 +63,29 @@ class OnnxModel:
 
 def find_points(model: OnnxModel, frame: np.ndarray) -> Found:
     """What a model of ``point`` finds in one frame ``[1, H, W]`` of raw values, best first, before any threshold."""
-    return see_points(model, frame, brightness(frame))[0]
+    return peaks(model, *point_maps(model, frame, brightness(frame)), size=frame.shape[1:])
 
 
-def see_points(model: OnnxModel, part: np.ndarray, light: tuple[float, float]) -> tuple[Found, tuple[int, int, int]]:
-    """:func:`find_points` in a part ``[1, H, W]`` of a frame whose level and spread are ``light``.
-
-    Returns the detections and the shape ``(C, H, W)`` of the map they come from.
-    """
+def point_maps(
+    model: OnnxModel, part: np.ndarray, light: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``logits``, ``scores`` ``[C, h, w]`` and ``boxes`` of a part ``[1, H, W]`` of a frame with level and spread."""
     level, spread = light
     found = model.run(
         image=part[None].astype(np.float32),
         level=np.array([level], dtype=np.float32),
         spread=np.array([spread], dtype=np.float32),
     )
-    logits, size = found["logits"][0], (int(part.shape[1]), int(part.shape[2]))
+    return found["logits"][0], found["scores"][0], found["boxes"][0]
+
+
+def peaks(
+    model: OnnxModel, logits: np.ndarray, scores: np.ndarray, boxes: np.ndarray, *, size: tuple[int, ...]
+) -> Found:
+    """The points of the maps of an image of ``size`` (height, width), as the detector decodes them."""
+    height, width = size
     about = model.about
-    decoded = decode_points(
-        logits, found["scores"][0], found["boxes"][0], stride=about["stride"], size=size, **about["decode"]
-    )
-    return decoded, logits.shape
+    return decode_points(logits, scores, boxes, stride=about["stride"], size=(height, width), **about["decode"])
 
 
 @dataclass(frozen=True)

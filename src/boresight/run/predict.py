@@ -23,7 +23,7 @@ from boresight.run.parse import settings_from
 from boresight.run.recipe import Recipe
 from boresight.run.recipes import recipe
 from boresight.run.record import RunFolder
-from boresight.run.tiles import POINTS_SHARE, shared
+from boresight.run.tiles import POINTS_SHARE, reach_of, shared
 from boresight.run.windows import detect_peaks
 
 
@@ -121,10 +121,10 @@ def predict_images(
     if not isinstance(detector, GaussianPoint):
         raise UserError(f"{run.root}: a run of `{trained.checkpoint.detector}` does not find points")
     threshold = trained.checkpoint.threshold if threshold is None else threshold
-    overlap = shared(window, detector.divisor, POINTS_SHARE)
+    overlap, reach = shared(window, detector.divisor, POINTS_SHARE), reach_of(trained.settings.decode.window)
 
     def find(pixels: np.ndarray | Raster, name: str, light: tuple[float, float]) -> Detections:
         size = {"window": window, "overlap": overlap, "step": detector.divisor}
-        return detect_peaks(detector, pixels, name, light, **size, least=threshold)
+        return detect_peaks(detector, pixels, name, light, reach=reach, **size, least=threshold)
 
     return find_points(find, images, out, threshold=threshold, classes=classes, overlays=overlays, quiet=quiet)

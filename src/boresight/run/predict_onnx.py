@@ -12,9 +12,9 @@ from boresight.core.errors import UserError
 from boresight.core.found import Found
 from boresight.data.raster import Raster
 from boresight.run import found_boxes, found_points
-from boresight.run.onnx_model import OnnxModel, Queries, find_boxes, see_points
+from boresight.run.onnx_model import OnnxModel, Queries, find_boxes, peaks, point_maps
 from boresight.run.onnx_refine import tightened_detections
-from boresight.run.tiles import BOXES_SHARE, POINTS_SHARE, Window, shared
+from boresight.run.tiles import BOXES_SHARE, POINTS_SHARE, Window, reach_of, shared
 from boresight.run.window_arrays import Seen, detect_peaks, detect_windows
 
 
@@ -31,11 +31,14 @@ def predict_points(
     """Find targets in images with a model of ``point``; see :func:`boresight.run.predict.predict_images`."""
     threshold = model.threshold if threshold is None else threshold
     stride, step = float(model.about["stride"]), int(model.about["divisor"])
-    overlap = shared(window, step, POINTS_SHARE)
+    overlap, reach = shared(window, step, POINTS_SHARE), reach_of(model.about["decode"]["window"])
 
     def find(pixels: np.ndarray | Raster, name: str, light: tuple[float, float]) -> Found:
         def detect(part: np.ndarray, place: Window) -> Seen:
-            return Seen(*see_points(model, part, light), stride)
+            logits, scores, places = point_maps(model, part, light)
+            near = place.near(logits.shape[1:], stride, reach)
+            found = peaks(model, np.where(near, logits, -np.inf), scores, places, size=part.shape[1:])
+            return Seen(found, logits.shape, stride)
 
         return detect_peaks(detect, pixels, window=window, overlap=overlap, step=step, least=threshold)
 

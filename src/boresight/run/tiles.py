@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from boresight.core.errors import UserError
 
 MOST_SHARED = 256
@@ -35,6 +37,11 @@ class Span:
         """What the window sees, as an index."""
         return slice(self.start, self.end)
 
+    def near(self, cells: int, stride: float, reach: int) -> np.ndarray:
+        """``[cells]`` bool: which cells along the window lie in its own part, or up to ``reach`` cells beside it."""
+        place = self.start + np.arange(cells) * stride
+        return (place >= self.first - reach * stride) & (place < self.last + reach * stride)
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -42,6 +49,11 @@ class Window:
 
     rows: Span
     columns: Span
+
+    def near(self, cells: tuple[int, int], stride: float, reach: int) -> np.ndarray:
+        """``[H, W]`` bool of a map of so many cells: see :meth:`Span.near`."""
+        rows, columns = cells
+        return np.outer(self.rows.near(rows, stride, reach), self.columns.near(columns, stride, reach))
 
 
 def windows(size: tuple[int, int], window: int, overlap: int, step: int) -> Iterator[Window]:
@@ -89,3 +101,8 @@ def shared(window: int, step: int, share: int) -> int:
     if window - overlap < step:
         raise UserError(f"--window {window}: too small for a detector of steps of {step} px; give {2 * step} or more")
     return overlap
+
+
+def reach_of(neighbourhood: int) -> int:
+    """Cells beside a peak that decide on it: half the neighbourhood in which it is the largest, 1 for its parabola."""
+    return max(1, neighbourhood // 2)

@@ -96,14 +96,20 @@ def detect_peaks(detect: Detect, pixels: Pixels, *, window: int, overlap: int, s
     Windows lie as for :func:`detect_windows`. Each answers for the cells of its own part, which ends in the middle of
     what it shares with its neighbour: every peak is told once, and nothing is suppressed. It is that of the image read
     at once where half the overlap holds what a cell sees of its surroundings, and where nothing is counted or averaged
-    over the whole image: every window gives as many peaks as the detector gives of an image.
+    over the whole image (of the heads: channel attention and the proposals of coarse-to-fine). Every window gives as
+    many peaks as the detector gives of an image, so that a large one has more.
 
-    Args and errors: as for :func:`detect_windows`.
+    Args:
+        detect: looks at one window; its borders may fill it with false peaks, so that the best are to be taken of what
+            is :meth:`~boresight.run.tiles.Window.near` its own part.
+        pixels, window, overlap, step, least: as for :func:`detect_windows`.
+
+    Raises ValueError for a ``step`` that is no multiple of the stride.
     """
 
     def own(seen: Seen, place: Window) -> np.ndarray:
         _, row, column = np.unravel_index(seen.found.cell, seen.shape)
-        return _inside(row * seen.stride, place.rows) & _inside(column * seen.stride, place.columns)
+        return place.near(seen.shape[1:], seen.stride, 0)[row, column]
 
     return _joined(detect, pixels, own, window=window, overlap=overlap, step=step, least=least)
 
@@ -147,8 +153,3 @@ def _uncut(sides: np.ndarray, span: Span, overlap: int) -> np.ndarray:
     cut = (low <= 1) & (span.start > 0)
     cut |= (high >= span.end - span.start - 1) & (span.end < span.length)
     return ~cut | (high - low >= overlap - 2)
-
-
-def _inside(place: np.ndarray, span: Span) -> np.ndarray:
-    """``[N]`` bool: places of a window, in its pixels, that lie in its own part."""
-    return (place + span.start >= span.first) & (place + span.start < span.last)

@@ -65,6 +65,7 @@ def detect_peaks(
     name: str,
     brightness: tuple[float, float],
     *,
+    reach: int,
     window: int,
     overlap: int,
     step: int,
@@ -77,17 +78,23 @@ def detect_peaks(
         pixels: raw values.
         name: of the frame.
         brightness: ``(level, spread)`` of the whole frame.
+        reach: how many cells beside a peak its detector looks at to see that it is one.
         window, overlap, step, least: see :func:`boresight.run.window_arrays.detect_peaks`; ``step`` is the detector's
             ``divisor``.
     """
-    detect = _looks(detector, name, brightness)
+    detect = _looks(detector, name, brightness, reach)
     return _detections(
         window_arrays.detect_peaks(detect, pixels, window=window, overlap=overlap, step=step, least=least)
     )
 
 
-def _looks(detector: Detector, name: str, brightness: tuple[float, float] = (0.0, 1.0)) -> Detect:
-    """What the detector finds in a window, which it sees as a scene of its own."""
+def _looks(
+    detector: Detector, name: str, brightness: tuple[float, float] = (0.0, 1.0), reach: int | None = None
+) -> Detect:
+    """What the detector finds in a window, which it sees as a scene of its own.
+
+    With ``reach`` only up to so many cells beside the window's own part.
+    """
     device = next(detector.parameters()).device
     level, spread = brightness
 
@@ -95,9 +102,12 @@ def _looks(detector: Detector, name: str, brightness: tuple[float, float] = (0.0
         part = f"{name}[{place.rows.start},{place.columns.start}]"
         scene = Scene(torch.as_tensor(pixels), part, level=level, spread=spread)
         output = detector([scene.to(device)])
+        _, classes, rows, columns = output.logits.shape
+        if reach is not None:
+            near = torch.from_numpy(place.near((rows, columns), output.stride, reach)).to(device)
+            output = replace(output, logits=output.logits.masked_fill(~near, -torch.inf))
         found = detector.decode(output)[0].to("cpu")
         arrays = Found(found.boxes.numpy(), found.scores.numpy(), found.labels.numpy(), found.cell.numpy())
-        _, classes, rows, columns = output.logits.shape
         return Seen(arrays, (classes, rows, columns), output.stride)
 
     return detect
