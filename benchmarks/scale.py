@@ -1,10 +1,11 @@
 """Time and memory of what must not outgrow the machine: large images, and data sets of a million images.
 
-    python benchmarks/scale.py predict  [--sides 5000 10000 20000] [--window 1024]
+    python benchmarks/scale.py predict  [--sides 5000 10000 20000] [--window 1024] [--system text|point]
     python benchmarks/scale.py evaluate [--images 10000 100000 1000000] [--found 20] [--replicates 200]
 
-`predict` draws tiled TIFF files of the given sides, block by block, and asks a text-query detector for ships in windows
-(`boresight predict RUN image.tif`); the detector is trained for two steps, which is enough to take its time and memory.
+`predict` draws tiled TIFF files of the given sides, block by block, and looks at them in windows (`boresight predict
+RUN image.tif`) with a detector of `text` or `point`, trained for two steps: enough to take its time and memory.
+The threshold is 0: everything that the detector says is kept. Images up to 67 megapixels are read whole.
 `evaluate` writes two Parquet tables of made truth and detections (`--found` of them an image, 7.3 objects an image, 80
 classes) and diagnoses them (`boresight diagnose --annotations a.parquet --predictions d.parquet`).
 
@@ -25,6 +26,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,44 +68,42 @@ def draw_tiff(file: Path, side: int) -> None:
                 out.write(block, window=Window(left, top, wide, tall))
 
 
-def trained(folder: Path) -> Path:
-    """A run of `text`, two steps long."""
-    words = [
-        *("--data.frames", "8"),
-        *("--data.val_frames", "2"),
-        *("--data.test_frames", "2"),
-        *("--train.steps", "2"),
-    ]
-    words += [*("--train.batch", "2"), *("--train.validate_every", "0"), *("--clip.size", "224")]
-    command = [sys.executable, "-m", "boresight", "train", "text", "--runs", str(folder), "--name", "r", "--quiet"]
+def trained(folder: Path, system: str) -> Path:
+    """A run of that system, two steps long."""
+    words = ["--data.frames", "8", "--data.val_frames", "2", "--data.test_frames", "2", "--train.steps", "2"]
+    words += ["--train.batch", "2", "--train.validate_every", "0"]
+    words += ["--clip.size", "224"] if system == "text" else []
+    command = [sys.executable, "-m", "boresight", "train", system, "--runs", str(folder), "--name", "r", "--quiet"]
     subprocess.run([*command, *words], check=True, capture_output=True)
     return folder / "r"
 
 
-def predict_one(run: Path, image: Path, window: int) -> dict[str, float]:
+def predict_one(run: Path, image: Path, window: int, system: str) -> dict[str, float]:
     """Predict one image in this process, after a small one that brings everything into memory."""
+    from boresight.run.predict import predict_images
     from boresight.run.predict_boxes import predict_boxes
     from boresight.run.record import RunFolder
 
+    find: Any = predict_boxes if system == "text" else predict_images
     small, out = image.with_name("small.tif"), image.with_name("out.json")
-    draw_tiff(small, window)
-    predict_boxes(RunFolder(run), [str(small)], out, window=window, threshold=0.5)
+    draw_tiff(small, 2 * window)
+    find(RunFolder(run), [str(small)], out, window=window, threshold=0.0)
     before, began, cpu = memory("VmHWM"), time.monotonic(), time.process_time()
-    told = predict_boxes(RunFolder(run), [str(image)], out, window=window, threshold=0.5)
+    told = find(RunFolder(run), [str(image)], out, window=window, threshold=0.0)
     took, used = time.monotonic() - began, time.process_time() - cpu
     more = {"before": before, "peak": memory("VmHWM"), "found": told["detections"]}
     return {"seconds": took, "cpu": used, **more}
 
 
-def predict(sides: list[int], window: int) -> None:
+def predict(sides: list[int], window: int, system: str) -> None:
     columns = ("side", "megapixels", "file MB", "CPU s", "s", "found", "before MiB", "peak MiB")
     print("".join(f"{name:>12}" for name in columns))
     with tempfile.TemporaryDirectory() as place:
-        run = trained(Path(place))
+        run = trained(Path(place), system)
         for side in sides:
             image = Path(place) / f"{side}.tif"
             draw_tiff(image, side)
-            told = alone(["--predict", str(run), str(image), str(window)])
+            told = alone(["--predict", str(run), str(image), str(window), system])
             row = (side, side**2 / 1e6, image.stat().st_size / 1e6)
             row += tuple(told[name] for name in ("cpu", "seconds", "found", "before", "peak"))
             print("".join(f"{value:>12.0f}" for value in row), flush=True)
@@ -202,7 +202,7 @@ def evaluate(sizes: list[int], found: float, replicates: int) -> None:
 
 def main() -> None:
     if sys.argv[1:2] == ["--predict"]:
-        return print(json.dumps(predict_one(Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))))
+        return print(json.dumps(predict_one(Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), sys.argv[5])))
     if sys.argv[1:2] == ["--evaluate"]:
         return print(json.dumps(evaluate_one(Path(sys.argv[2]), int(sys.argv[3]))))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -210,17 +210,18 @@ def main() -> None:
     large = works.add_parser("predict")
     large.add_argument("--sides", type=int, nargs="+", default=[5000, 10_000, 20_000])
     large.add_argument("--window", type=int, default=1024)
+    large.add_argument("--system", choices=["text", "point"], default="text")
     many = works.add_parser("evaluate")
     many.add_argument("--images", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     many.add_argument("--found", type=float, default=20.0, help="detections an image")
     many.add_argument("--replicates", type=int, default=200)
     args = parser.parse_args()
     if args.work == "predict":
-        return predict(args.sides, args.window)
+        return predict(args.sides, args.window, args.system)
     if args.work == "evaluate":
         return evaluate(args.images, args.found, args.replicates)
     evaluate([1000, 10_000], 20.0, 50)  # both, small, where everything is run in turn
-    return predict([9000], 1024)
+    return predict([9000], 1024, "text")
 
 
 if __name__ == "__main__":
