@@ -91,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--queries", help="what to look for, say `ship,red aircraft` (default: the trained classes)")
     predict.add_argument(
-        "--window", type=int, default=1024, help="read larger images in overlapping windows of this side, pixels"
+        "--window", type=int, default=1024, help="look at larger images in overlapping windows of this side, pixels"
     )
     predict.add_argument("--threshold", type=float, help="instead of the one chosen on validation")
     predict.add_argument("--refine", metavar="RUN2", help="tighten the boxes with that run of `refine`")
@@ -267,6 +267,15 @@ def _evaluate(args: argparse.Namespace, rest: list[str]) -> Result:
 
 
 def _predict(args: argparse.Namespace, rest: list[str]) -> Result:
+    told = _found(args)
+    if not told["detections"] and not args.json:
+        count, files = told["images"], " and ".join(told[key] for key in ("out", "csv"))
+        images = f"{count} image{'' if count == 1 else 's'}"
+        print(f"{images}, 0 detections at threshold {told['threshold']:.3g} (--threshold changes it); wrote {files}")
+    return told
+
+
+def _found(args: argparse.Namespace) -> Result:
     from boresight.run.record import RunFolder
 
     exported = Path(args.run_folder).suffix.lower() == ".onnx"

@@ -91,6 +91,20 @@ def test_the_threshold_is_the_validated_one_unless_given(trained, pictures, tmp_
     assert (tmp_path / "a.csv").read_text().splitlines() == ["image,x,y,score,class"]
 
 
+def test_nothing_found_is_said(trained, pictures, tmp_path, capsys):
+    words = [str(pictures), "--out", str(tmp_path / "a.json")]
+    assert predict(trained, *words, "--threshold", "1") == 0
+    files = f"{tmp_path / 'a.json'} and {tmp_path / 'a.csv'}"
+    said = f"4 images, 0 detections at threshold 1 (--threshold changes it); wrote {files}\n"
+    assert capsys.readouterr().out == said
+    assert predict(trained, str(pictures / "eight.png"), *words[1:], "--threshold", "1") == 0
+    assert capsys.readouterr().out.startswith("1 image, 0 detections")
+    assert predict(trained, *words, "--threshold", "0") == 0
+    assert capsys.readouterr().out == ""
+    assert predict(trained, *words, "--threshold", "1", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["detections"] == 0
+
+
 @pytest.mark.parametrize("threshold", ["-0.1", "1.5", "nan"])
 def test_a_threshold_is_a_share(trained, pictures, threshold, capsys):
     assert predict(trained, str(pictures), f"--threshold={threshold}") == 2
