@@ -18,6 +18,7 @@ from boresight.features.frozen import (
     resampled,
     resampled_batch,
 )
+from boresight.features.resample import OnGrid, places_of
 
 GENERATOR = torch.Generator().manual_seed(7)
 IMAGES = torch.randint(0, 256, (5, 3, 96, 128), generator=GENERATOR, dtype=torch.uint8)
@@ -193,3 +194,22 @@ def test_a_batch_is_one_by_one_also_for_maps_of_different_sizes():
         assert torch.allclose(found, torch.stack(alone), atol=1e-6)
     with pytest.raises(ValueError, match="one size and one map"):
         resampled_batch(equal, [(1, 1)], [None, None], 2, 2, 1.0)
+
+
+@pytest.mark.parametrize("sizes", [((4, 5), (4, 5)), ((4, 5), (7, 2))])
+def test_a_layer_of_one_cell_may_come_before_the_reading(sizes):
+    """Values and gradients of the layer are those of applying it to every cell of the grid."""
+    g = torch.Generator().manual_seed(2)
+    features = [torch.randn(6, *size, generator=g) for size in sizes]
+    places = places_of([(64, 80), (50, 90)], [None, MIRROR], 12, 16, 4.0, torch.device("cpu"))
+    read = []
+    for before in (True, False):
+        torch.manual_seed(0)
+        layer = torch.nn.Conv2d(6, 3, 1)
+        grid = OnGrid.of(features, places)
+        found = grid.read(layer) if before else layer(grid.read())
+        (found * torch.linspace(-1, 1, found.numel()).view_as(found)).sum().backward()
+        read.append((found, layer.weight.grad, layer.bias.grad))
+    for one, other in zip(*read, strict=True):
+        assert torch.allclose(one, other, atol=1e-4)
+    assert read[0][0].shape == (2, 3, 12, 16)

@@ -12,13 +12,23 @@ def head(**more):
     return TextQueryHead(6, 5, 7, **{"width": 8, "embed": 4, "depth": 1} | more)
 
 
+class Here:
+    """Features that lie on the head's grid already."""
+
+    def __init__(self, maps):
+        self.maps = maps
+
+    def read(self, layer=None):
+        return self.maps if layer is None else layer(self.maps)
+
+
 def inputs(batch=2, classes=3, rows=4, columns=5):
     random = torch.Generator().manual_seed(1)
     text = F.normalize(torch.randn(classes, 7, generator=random), dim=-1)
     evidence = torch.randn(batch, classes, rows, columns, generator=random)
     return (
         torch.randn(batch, 6, rows, columns, generator=random),
-        torch.randn(batch, 5, rows, columns, generator=random),
+        Here(torch.randn(batch, 5, rows, columns, generator=random)),
         text,
         evidence,
         torch.randn(batch, classes, generator=random),
@@ -62,7 +72,7 @@ def test_queries_do_not_know_of_each_other(box):
 def test_an_image_does_not_know_of_its_neighbour():
     made, given = head(), inputs()
     image, dense, text, evidence, presence = given
-    one = made(image[:1], dense[:1], text, evidence[:1], presence[:1])
+    one = made(image[:1], Here(dense.maps[:1]), text, evidence[:1], presence[:1])
     assert torch.allclose(one.logits, made(*given).logits[:1], atol=1e-6)
 
 

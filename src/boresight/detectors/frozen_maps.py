@@ -17,7 +17,8 @@ from boresight.features.calibrate import fit_calibration
 from boresight.features.class_maps import min_max, presence
 from boresight.features.clip_text import TextEncoder
 from boresight.features.dense import DenseFeatures
-from boresight.features.frozen import FrozenFeatures, resampled_batch
+from boresight.features.frozen import FrozenFeatures
+from boresight.features.resample import OnGrid, places_of
 
 MapRule = Literal["calibrated", "min_max"]
 
@@ -41,13 +42,13 @@ class Maps:
         cam: ``[B, C, H, W]`` class map in [0, 1].
         evidence: ``[B, C, H, W]`` calibrated logits of the class map.
         presence: ``[B, C]`` calibrated logits of the class in the image.
-        dense: ``[B, L * width, H, W]`` features of the layers that the head reads, or None.
+        dense: features of the layers that the head reads, ``L * width`` channels, not yet read on the grid; or None.
     """
 
     cam: Tensor
     evidence: Tensor
     presence: Tensor
-    dense: Tensor | None
+    dense: OnGrid | None
 
 
 class FrozenMaps(nn.Module):
@@ -126,36 +127,33 @@ class FrozenMaps(nn.Module):
         device = self.text.device
         if self._features.clip.device != device:
             self._features.clip.to(device)
-        stacks, whole, sizes, maps = [], [], [], []
+        raw, layers, whole, sizes, maps = [], [], [], [], []
         items = self._features(scenes)
         for scene, item in zip(scenes, items, strict=True):
-            stacks.append(self.stacked(item, self.text)[0])
+            raw.append(self.raw(item, self.text)[0])
+            layers.append(item.layers[0].float())
             whole.append(presence(item.pooled, self.text)[0])
             sizes.append(scene.view.source.size if scene.view is not None else scene.size)
             maps.append(None if scene.view is None else scene.view.to_source)
-        stack = resampled_batch(stacks, sizes, maps, rows, columns, stride)
-        return self.unstacked(stack, torch.stack(whole), items[0].layers.shape[1])
+        places = places_of(sizes, maps, rows, columns, stride, device)
+        return self.on_grid(OnGrid.of(raw, places), OnGrid.of(layers, places), torch.stack(whole))
 
-    def stacked(self, item: DenseFeatures, text: Tensor) -> Tensor:
-        """``[B, K, h, w]`` float32: the layers, then raw class maps of the queries, then the stretched ones."""
+    def raw(self, item: DenseFeatures, text: Tensor) -> Tensor:
+        """``[B, K, h, w]`` float32: raw class maps of the queries, then the stretched ones."""
         raw = self.similarity(item, text, empty=self.empty)
-        stretched = [min_max(raw)] if self.map_rule == "min_max" else []
-        return torch.cat([item.layers, raw, *stretched], dim=1).float()
+        return (torch.cat((raw, min_max(raw)), dim=1) if self.map_rule == "min_max" else raw).float()
 
-    def unstacked(self, stack: Tensor, whole: Tensor, layers: int) -> Maps:
-        """What :meth:`stacked` gave, on the detector's grid.
+    def on_grid(self, raw: OnGrid, layers: OnGrid, whole: Tensor) -> Maps:
+        """What :meth:`raw` gave, and the layers, on the detector's grid.
 
-        Args:
-            stack: ``[B, K, H, W]``.
-            whole: ``[B, C]`` cosines of the images with the queries.
-            layers: channels of the layers, which come first: the number of queries may stay open.
+        ``whole [B, C]`` are cosines of the images with the queries, whose number may stay open.
         """
         a, b, a_all, b_all = self.calibration
-        raw, cam = stack[:, layers:], None
+        found, cam = raw.read(), None
         if self.map_rule == "min_max":
-            raw, cam = raw.unflatten(1, (2, whole.shape[1])).unbind(1)
-        evidence = a * (raw - b)
-        dense = stack[:, :layers] if layers else None
+            found, cam = found.unflatten(1, (2, whole.shape[1])).unbind(1)
+        evidence = a * (found - b)
+        dense = layers if layers.maps[0].shape[1] else None
         return Maps(evidence.sigmoid() if cam is None else cam, evidence, a_all * (whole - b_all), dense)
 
     @torch.no_grad()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from boresight.core.device import sent
 from boresight.core.grid import cell_centres
@@ -44,20 +45,47 @@ def resampled_batch(
     stride: float,
 ) -> Tensor:
     """:func:`resampled` of B images, whose maps may differ in size: ``[B, D, rows, columns]``."""
-    if not len(features) == len(sizes) == len(to_sources) or not len(features):
-        raise ValueError(f"one size and one map a source is needed: {len(features)}, {len(sizes)}, {len(to_sources)}")
-    device = features[0].device
-    places = _places(sizes, to_sources, rows, columns, stride, device).to(features[0].dtype)
-    if len({f.shape for f in features}) == 1:
-        return _read(torch.stack(list(features)), places)
-    return torch.cat([_read(f[None], places[i : i + 1]) for i, f in enumerate(features)])
+    return OnGrid.of(features, places_of(sizes, to_sources, rows, columns, stride, features[0].device)).read()
+
+
+@dataclass(frozen=True, slots=True)
+class OnGrid:
+    """Maps of source images, and where the cells of a grid lie in them: read when they are wanted.
+
+    Attributes:
+        maps: ``[B, D, h, w]``, or B of ``[1, D, h, w]`` that differ in size.
+        places: ``[B, rows, columns, 2]``, x and y from -1 to 1 between the outer edges of the source.
+    """
+
+    maps: tuple[Tensor, ...]
+    places: Tensor
+
+    @classmethod
+    def of(cls, features: Sequence[Tensor], places: Tensor) -> OnGrid:
+        """Of B maps ``[D, h, w]``; ValueError unless each has its places."""
+        if len(features) != len(places):
+            raise ValueError(f"one map a source is needed: {len(features)} maps, {len(places)} sources")
+        if len({f.shape for f in features}) == 1:
+            return cls((torch.stack(list(features)),), places)
+        return cls(tuple(f[None] for f in features), places)
+
+    def read(self, layer: nn.Module | None = None) -> Tensor:
+        """``[B, D, rows, columns]``, bilinearly; beyond the outermost cell centres the border values go on.
+
+        ``layer`` is applied to each cell of the source before the grid is read. It must be a convolution of
+        one cell: the result is then that of applying it to every cell of the grid, of which there are many more.
+        """
+        maps = self.maps if layer is None else tuple(layer(m) for m in self.maps)
+        if len(maps) == 1:
+            return _read(maps[0], self.places)
+        return torch.cat([_read(m, p) for m, p in zip(maps, self.places.split(1), strict=True)])
 
 
 def _read(maps: Tensor, places: Tensor) -> Tensor:
-    return F.grid_sample(maps, places, mode="bilinear", padding_mode="border", align_corners=False)
+    return F.grid_sample(maps.to(places.dtype), places, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def _places(
+def places_of(
     sizes: Sequence[tuple[int, int]],
     to_sources: Sequence[Tensor | None],
     rows: int,
@@ -65,7 +93,12 @@ def _places(
     stride: float,
     device: torch.device,
 ) -> Tensor:
-    """``[B, rows, columns, 2]`` where the cell centres lie in the source, from -1 to 1 between its outer edges."""
+    """``[B, rows, columns, 2]`` float32: where cell centres lie in the source, from -1 to 1 between its outer edges.
+
+    Arguments are those of :func:`resampled_batch`; ValueError unless every source has a size and a map.
+    """
+    if len(sizes) != len(to_sources):
+        raise ValueError(f"one size and one map a source is needed: {len(sizes)}, {len(to_sources)}")
     identity = torch.eye(2, 3)
     maps = torch.stack([identity if t is None else t.detach().float().cpu() for t in to_sources])
     maps = sent(maps, device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +53,14 @@ def prior_bias(prior: float) -> float:
 def squashed(evidence: Tensor, limit: float = 4.0) -> Tensor:
     """Evidence within ``+- limit``: a frozen encoder that is very sure must not outweigh what is learned."""
     return limit * torch.tanh(evidence / limit)
+
+
+class Features(Protocol):
+    """Frozen features of source images, to be read on the grid of the head."""
+
+    def read(self, layer: nn.Module | None = None) -> Tensor:
+        """``[B, D, H, W]``, after a linear ``layer`` of each cell alone, where there is one."""
+        ...
 
 
 class ScoreBranch(nn.Module):
@@ -156,13 +164,13 @@ class TextQueryHead(nn.Module):
             nn.init.constant_(self.objectness.bias, prior_bias(prior) / 2)
 
     def forward(
-        self, image: Tensor, dense: Tensor | None, text: Tensor, evidence: Tensor, presence: Tensor
+        self, image: Tensor, dense: Features | None, text: Tensor, evidence: Tensor, presence: Tensor
     ) -> QueryMaps:
         """Answer ``C`` queries.
 
         Args:
             image: ``[B, image_channels, H, W]``.
-            dense: ``[B, dense_channels, H, W]`` frozen features on the same grid.
+            dense: frozen features of ``dense_channels``, and where the cells of ``image`` lie in them.
             text: ``[C, text_dim]`` normalised embeddings.
             evidence: ``[B, C, H, W]`` calibrated logits of the class map ("the encoder sees this class here").
             presence: ``[B, C]`` calibrated logits of the class in the whole image.
@@ -170,7 +178,9 @@ class TextQueryHead(nn.Module):
         # entries of about 1, as of everything else that a layer reads: those of a unit vector of 64 dimensions are 8
         # times smaller, of 512 dimensions 23 times, and classes are then learned more slowly (docs/LOG.md)
         text = text * text.shape[-1] ** 0.5
-        x = image if self.dense is None or dense is None else torch.cat((image, self.dense(dense)), dim=1)
+        x = image
+        if self.dense is not None and dense is not None:  # their channels are mixed where there are fewer cells
+            x = torch.cat((image, self.dense[1:](dense.read(self.dense[0]))), dim=1)
         x = self.merge(x)
         place = self.box_tower(x)
         logits = evidence if self.score is None else self.score(x, text, evidence, presence)

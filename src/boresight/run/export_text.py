@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from boresight.core.errors import UserError
@@ -18,6 +17,7 @@ from boresight.detectors.text_query import TextQuery
 from boresight.features.class_maps import presence
 from boresight.features.clip_graph import ClipGraph
 from boresight.features.dense import DenseFeatures
+from boresight.features.resample import OnGrid
 from boresight.heads.text_query import TextQueryHead
 from boresight.run.export_graph import Graph, longer_side, whole_cells
 
@@ -66,14 +66,12 @@ class TextGraph(Graph):
         detector = self.detector
         features = detector.read(whole_cells(image, detector.divisor))
         rows, columns = features.shape[-2:]
-        # where cells lie in the image, from -1 to 1 between its edges: `resampled_batch` with sizes left open
+        # where cells lie in the image, from -1 to 1 between its edges: `places_of` with sizes left open
         centre = cell_centres(rows, columns, detector.stride, device=image.device)
         place = torch.stack((2 * centre[..., 0] / image.shape[3] - 1, 2 * centre[..., 1] / image.shape[2] - 1), dim=-1)
         places = place.expand(image.shape[0], rows, columns, 2)
-        stack = F.grid_sample(
-            detector.maps.stacked(frozen, queries), places, mode="bilinear", padding_mode="border", align_corners=False
-        )
-        maps = detector.maps.unstacked(stack, presence(frozen.pooled, queries), frozen.layers.shape[1])
+        raw, layers = OnGrid((detector.maps.raw(frozen, queries),), places), OnGrid((frozen.layers.float(),), places)
+        maps = detector.maps.on_grid(raw, layers, presence(frozen.pooled, queries))
         output = detector.answer(features, maps, queries if learned is None else queries + learned)
         return detector.fusion.score(output), self._boxes(output)
 
