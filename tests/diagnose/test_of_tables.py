@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,16 @@ def test_parts_are_diagnosed_as_the_whole(seed: int, more: dict[str, Any], thres
     for cuts in ([], [5], [1, 2, 9, 11]):
         have, _ = diagnose_parts(cut(whole, cuts), CLASSES, threshold=threshold, replicates=60)
         assert_alike(have.to_dict(), want.to_dict())
+
+
+def test_more_classes_than_a_byte_tells() -> None:
+    few = made(6, 30)
+    whole = replace(few, truth_label=few.truth_label * 150, found_label=few.found_label * 150)
+    classes = [f"class {k}" for k in range(301)]
+    want = diagnose_boxes(at_once(whole), classes, replicates=20)
+    have, coco = diagnose_parts(cut(whole, [7]), classes, replicates=20)
+    assert_alike(have.to_dict(), want.to_dict())
+    assert coco.ap == pytest.approx(diagnose_parts([few], CLASSES, replicates=20)[1].ap, abs=1e-12)
 
 
 def test_loose_boxes_are_seen_in_parts() -> None:

@@ -76,3 +76,15 @@ def test_a_detection_prefers_a_truth_that_counts_to_a_closer_one_that_does_not()
     assert figures.ap_small == pytest.approx(0.3)
     # among medium ones it takes the large one at nine IoUs; at 0.95 it is a false alarm before the second, a hit
     assert figures.ap_medium == pytest.approx(0.95)
+
+
+def test_figures_are_told_once_and_for_all() -> None:
+    scenes, found = made(1)
+    best = BoxSet.of(scenes, found).best(100)
+    collected = CocoParts(CLASSES)
+    collected.add(best, overlaps(best))
+    told = collected.figures()
+    assert collected.figures() == told
+    assert len(list(collected.by_iou())) == 10
+    with pytest.raises(RuntimeError, match="told already"):
+        collected.add(best, overlaps(best))

@@ -24,7 +24,7 @@ from boresight.core.errors import UserError
 from boresight.data.columns import Bools, Floats, Ints
 from boresight.data.sorted_table import SortedTable, check_columns, finite, opened, told
 
-ROWS = 2**17
+ROWS = 2**14
 """Rows read at a time."""
 CORNERS = ("x", "y", "width", "height")
 _TRUTH, _FOUND = ("image_id", "category_id", *CORNERS), ("image_id", "category_id", *CORNERS, "score")

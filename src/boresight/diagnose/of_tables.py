@@ -279,4 +279,5 @@ def diagnose_parts(
     collected = Parts(classes)
     for part in parts:
         collected.add(part)
-    return collected.diagnosis(threshold=threshold, replicates=replicates, seed=seed), collected.coco.figures()
+    coco = collected.coco.figures()
+    return collected.diagnosis(threshold=threshold, replicates=replicates, seed=seed), coco

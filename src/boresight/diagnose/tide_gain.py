@@ -194,19 +194,20 @@ def _places(boxes: BoxSet, errors: ErrorKinds, classes: int) -> Iterator[_ClassP
     """Yield the places of every class in turn."""
     able = np.flatnonzero(errors.finds >= 0)
     found = by_class(boxes.truth_label[errors.finds[able]], classes)
-    false = by_class(boxes.found_label, classes, np.flatnonzero(errors.false))
+    said = by_class(boxes.found_label, classes)
     truths, missed, unfound = (
         by_class(boxes.truth_label, classes, np.flatnonzero(of))
         for of in (boxes.counted, errors.missed, errors.unfound)
     )
     for label in range(classes):
-        place, wrong = _ranked(able[found[label]], boxes.rank), _ranked(false[label], boxes.rank)
+        mine = said[label]
+        place, wrong = (_ranked(rows, boxes.rank) for rows in (able[found[label]], mine[errors.false[mine]]))
         kinds = [wrong[errors.kind[wrong] == kind] for kind in range(FALSE_KINDS)]
         yield _ClassPlaces(
             np.where(errors.hit[place], -1, errors.kind[place]),
             boxes.found_image[place],
-            tuple(boxes.found_image[mine] for mine in kinds),
-            tuple(np.searchsorted(boxes.rank[mine], boxes.rank[place], side="right") for mine in kinds),
+            tuple(boxes.found_image[rows] for rows in kinds),
+            tuple(np.searchsorted(boxes.rank[rows], boxes.rank[place], side="right") for rows in kinds),
             *(boxes.truth_image[of[label]] for of in (truths, missed, unfound)),
         )
 

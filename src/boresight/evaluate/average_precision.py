@@ -63,9 +63,9 @@ def steps_of(
         scores: ``[D]`` by which to rank; of equal ones that goes first which does in ``boxes``. None: as in ``boxes``.
     """
     truths = by_class(boxes.truth_label, classes, np.flatnonzero(boxes.counted))
-    found = by_class(boxes.found_label, classes, np.flatnonzero(hits | false))
-    for mine, there in zip(found, truths, strict=True):
-        rows = mine[np.argsort(boxes.rank[mine])]
+    for mine, there in zip(by_class(boxes.found_label, classes), truths, strict=True):
+        used = mine[hits[mine] | false[mine]]
+        rows = used[np.argsort(boxes.rank[used])]
         if scores is not None:
             rows = rows[np.argsort(-scores[rows], kind="stable")]
         hit, image = hits[rows], boxes.found_image[rows]
@@ -78,7 +78,7 @@ def by_class(label: Ints, classes: int, rows: Ints | None = None) -> list[Ints]:
     """Return the places of each class in ``label``, rising; of some ``rows`` those of the class, in their order."""
     given = label if rows is None else label[rows]
     order = np.argsort(given, kind="stable")
-    cuts = np.cumsum(np.bincount(given, minlength=classes))[: classes - 1]
+    cuts = np.searchsorted(given[order], np.arange(1, classes))
     return np.split(order if rows is None else rows[order], cuts)
 
 

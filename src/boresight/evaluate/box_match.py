@@ -129,31 +129,40 @@ def _area(box: Floats) -> Floats:
     return (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
 
 
-def greedy(
-    pairs: Overlaps, rank: Ints, truths: int, *, last: Bools | None = None, shared: Bools | None = None
-) -> tuple[Ints, Ints]:
-    """Return ``(found, truth)`` of the pairs that the greedy rule takes.
+def choices(pairs: Overlaps, last: Bools | None = None) -> Overlaps:
+    """Return the pairs detection by detection, each in the order in which it would take its truths.
 
     Args:
         pairs: the admissible ones.
-        rank: ``[D]`` order in which detections choose, 0 first.
-        truths: number of truths T.
         last: ``[T]`` truths that a detection takes only where no other is free; None: none.
-        shared: ``[T]`` truths that any number of detections may take; None: none.
     """
     keys = (-pairs.truth, -pairs.iou) if last is None else (-pairs.truth, -pairs.iou, last[pairs.truth])
     order = np.lexsort((*keys, pairs.found))
-    found, truth = pairs.found[order], pairs.truth[order]
-    chooser, first, count = np.unique(found, return_index=True, return_counts=True)
-    wish, end, place = first.copy(), first + count, rank[chooser]
+    return Overlaps(pairs.found[order], pairs.truth[order], pairs.iou[order])
+
+
+def greedy(chosen: Overlaps, rank: Ints, truths: int, *, shared: Bools | None = None) -> tuple[Ints, Ints]:
+    """Return ``(found, truth)`` of the pairs that the greedy rule takes.
+
+    Args:
+        chosen: the admissible pairs as :func:`choices` sorts them, or some of these.
+        rank: ``[D]`` order in which detections choose, 0 first.
+        truths: number of truths T.
+        shared: ``[T]`` truths that any number of detections may take; None: none.
+    """
+    truth = chosen.truth
+    wish = np.flatnonzero(np.diff(chosen.found, prepend=-1))
+    chooser, end = chosen.found[wish], np.append(wish[1:], len(truth))
+    place = rank[chooser]
     holder = np.full(truths, np.iinfo(np.int64).max)  # the rank that holds each truth
     active = np.arange(len(chooser))
     while True:
-        np.minimum.at(holder, truth[wish[active]], place[active])
-        taken = holder[truth[wish[active]]] != place[active]
-        lost = active[taken if shared is None else taken & ~shared[truth[wish[active]]]]
+        wanted = truth[wish[active]]
+        np.minimum.at(holder, wanted, place[active])
+        taken = holder[wanted] != place[active]
+        lost = active[taken if shared is None else taken & ~shared[wanted]]
         if not len(lost):
-            return chooser[active], truth[wish[active]]
+            return chooser[active], wanted
         wish[lost] += 1
         active = active[wish[active] < end[active]]
 
@@ -176,7 +185,7 @@ def match_boxes(boxes: BoxSet, iou: float = 0.5, pairs: Overlaps | None = None) 
     crowd = boxes.crowd[near.truth]
     truth_of_found = np.full(len(boxes.scores), -1, np.int64)
     found_of_truth = np.full(len(boxes.crowd), -1, np.int64)
-    found, truth = greedy(near.select(~crowd), boxes.rank, len(boxes.crowd))
+    found, truth = greedy(choices(near.select(~crowd)), boxes.rank, len(boxes.crowd))
     truth_of_found[found], found_of_truth[truth] = truth, found
     excused = boxes.open.copy()
     excused[near.found[crowd]] = True

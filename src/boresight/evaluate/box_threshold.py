@@ -51,9 +51,14 @@ def best_f_from(scores: Floats, hits: Bools, false: Bools, truths: int) -> float
     """:func:`best_f_threshold` of detections ``[D]`` that are known to be hits, false alarms or neither."""
     if not hits.any():
         return FALLBACK_THRESHOLD
-    rising, level = np.unique(scores, return_inverse=True)
-    tp, fp = (np.bincount(level[x], minlength=len(rising))[::-1].cumsum() for x in (hits, false))
-    return widest_best(rising[::-1], 2 * tp / (tp + fp + truths))
+    order = np.argsort(scores)[::-1]
+    falling = scores[order]
+    last = np.append(falling[1:] != falling[:-1], True)
+    tp, found = (np.cumsum(x[order], dtype=np.int64)[last] for x in (hits, hits | false))
+    del order  # here and below: whole columns of a large data set, held no longer than they are looked at
+    falling = falling[last]
+    found += truths
+    return widest_best(falling, 2 * tp / found)
 
 
 def widest_best(scores: Floats, f1: Floats) -> float:

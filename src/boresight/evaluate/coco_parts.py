@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boresight.evaluate.average_precision import LIMIT, by_class, curve_ap
-from boresight.evaluate.box_match import ALMOST_ONE, Overlaps, greedy
+from boresight.evaluate.box_match import ALMOST_ONE, Overlaps, choices, greedy
 from boresight.evaluate.box_set import BoxSet
 from boresight.evaluate.column import Column
 from boresight.evaluate.detection import SUMMARY, ClassFigures, CocoFigures
@@ -34,7 +34,7 @@ Bits = NDArray[np.uint16]
 
 @dataclass
 class CocoParts:
-    """Collects parts.
+    """Collects parts; once :meth:`figures` has told, nothing can be added.
 
     Args:
         classes: their names.
@@ -53,6 +53,7 @@ class CocoParts:
     _place: Column = field(default_factory=Column, init=False)
     _hits: tuple[Column, ...] = field(default_factory=lambda: tuple(Column() for _ in AREAS), init=False)
     _false: tuple[Column, ...] = field(default_factory=lambda: tuple(Column() for _ in AREAS), init=False)
+    _told: CocoFigures | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.truths = np.zeros((len(AREAS), len(self.classes)), np.int64)
@@ -67,7 +68,11 @@ class CocoParts:
 
         Returns:
             Hits and false alarms at each IoU of :data:`IOUS` among truths of all areas, ``[10, D]``.
+
+        Raises ``RuntimeError`` after :meth:`figures`.
         """
+        if self._told is not None:
+            raise RuntimeError("the figures were told already: collect anew")
         same = pairs.select(best.found_label[pairs.found] == best.truth_label[pairs.truth])
         same = same.select(same.iou >= IOUS[0])
         sizes = [(box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) for box in (best.found_box, best.truth_box)]
@@ -76,9 +81,10 @@ class CocoParts:
             outside_found, outside = ((size < low) | (size > high) for size in sizes)
             outside |= best.crowd
             self.truths[a] += np.bincount(best.truth_label[~outside], minlength=len(self.classes))
+            near = choices(same, last=outside)
             for t, iou in enumerate(IOUS):
-                near = same.select(same.iou >= min(iou, ALMOST_ONE))
-                found, truth = greedy(near, best.rank, len(best.crowd), last=outside, shared=best.crowd)
+                near = near.select(near.iou >= min(iou, ALMOST_ONE))
+                found, truth = greedy(near, best.rank, len(best.crowd), shared=best.crowd)
                 took = np.zeros(len(best.scores), np.bool_)
                 took[found] = True
                 hits[a, t, found[~outside[truth]]] = True
@@ -99,7 +105,14 @@ class CocoParts:
             yield hits.astype(np.bool_), false.astype(np.bool_)
 
     def figures(self) -> CocoFigures:
-        """The figures of everything that was taken in."""
+        """The figures of everything that was taken in. What no other method needs is let go."""
+        if self._told is None:
+            self._told = self._figures()
+            for column in (self._place, *self._hits[1:], *self._false[1:]):
+                column.take()
+        return self._told
+
+    def _figures(self) -> CocoFigures:
         precision = np.full((len(IOUS), len(self.classes), len(AREAS)), -1.0)
         recall = np.full((len(IOUS), len(self.classes), len(AREAS), len(FIRST)), -1.0)
         scores, label, place = (column.whole() for column in (self.scores, self.label, self._place))

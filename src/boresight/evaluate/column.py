@@ -20,9 +20,9 @@ class Column:
 
     def whole(self) -> NDArray[Any]:
         """Everything so far as one array, which must not be written to; without any part an empty one."""
-        if len(self._parts) != 1:
-            self._parts = [np.concatenate(self._parts or [np.zeros(0, np.int64)])]
-        return self._parts[0]
+        if len(self._parts) > 1:
+            self._parts = [np.concatenate(self._parts)]
+        return self._parts[0] if self._parts else np.zeros(0, np.int64)
 
     def take(self) -> NDArray[Any]:
         """:meth:`whole`, and the column is empty from now on."""
