@@ -10,16 +10,23 @@ from torch import Tensor
 
 from boresight.core.boxes import box_area
 from boresight.core.types import DenseOutput
-from boresight.targets.assignment import Assignment, resolve
+from boresight.targets.assignment import Assignment
 from boresight.targets.candidates import Candidates, MapShape, Objects
 from boresight.targets.cells import cells_inside
 
 
 def smallest(candidates: Candidates) -> Tensor:
-    """``[K]`` bool: where several objects hold a cell, the one with the smallest box has it."""
-    everyone = torch.ones_like(candidates.object, dtype=torch.bool)
-    area = box_area(candidates.objects.boxes)
-    return resolve(everyone, -candidates.of_object(area), candidates.key, candidates.shape.keys)
+    """``[K]`` bool: where several objects hold a cell, the one with the smallest box has it, of equal ones the earlier.
+
+    What :func:`boresight.targets.assignment.resolve` decides candidate by candidate, for a priority that an object has
+    everywhere: ranks of objects are sorted instead, of which there are few.
+    """
+    order = box_area(candidates.objects.boxes).sort(stable=True).indices
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), 0, -1, device=order.device)
+    claim, key = candidates.of_object(rank), candidates.key
+    best = claim.new_zeros(candidates.shape.keys).scatter_reduce_(0, key, claim, "amax")
+    return best.index_select(0, key) == claim
 
 
 @dataclass(frozen=True)
