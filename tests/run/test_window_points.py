@@ -222,7 +222,7 @@ def test_a_large_tiff_is_never_read_whole(loud, exported, large, tmp_path, capsy
     _, wanted = results(run, large, tmp_path / "a.json", capsys, *words, "--overlays", str(tmp_path / "whole"))
     monkeypatch.setattr("boresight.data.raster.LARGE", 100)
     monkeypatch.setattr("boresight.data.raster.SQUARE", 64)
-    monkeypatch.setattr("boresight.run.found_points.read_pixels", lambda file: pytest.fail("read whole"))
+    monkeypatch.setattr("boresight.run.found_points.stored_pixels", lambda file: pytest.fail("read whole"))
     most, inner = [], GrayRaster.__getitem__
 
     def part(self, place):

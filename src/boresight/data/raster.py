@@ -99,12 +99,15 @@ class GrayRaster(Raster):
         if not np.isfinite(values).all():
             held = "holds values that are not finite (NaN or infinity)"
             raise DataError(Problem("corrupt_image", "error", str(self.path), held, "replace those pixels"))
-        return gray(values.astype(np.float32))
+        return gray(values)
 
 
 def gray(pixels: np.ndarray) -> np.ndarray:
-    """``[C, H, W]`` to ``[1, H, W]``: the mean of the channels, see :func:`boresight.data.image.to_gray`."""
-    return pixels if len(pixels) == 1 else pixels.mean(axis=0, keepdims=True)
+    """``[C, H, W]`` of any type to ``[1, H, W]`` float32, the mean of the channels: see ``data.image.to_gray``."""
+    if len(pixels) == 1:
+        return np.require(pixels, np.float32, ["C", "W"])
+    mean: np.ndarray = pixels.mean(axis=0, keepdims=True, dtype=np.float32)
+    return mean
 
 
 def is_large(path: Path) -> bool:

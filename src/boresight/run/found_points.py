@@ -13,7 +13,7 @@ import numpy as np
 
 from boresight.core.brightness import brightness, brightness_of_parts
 from boresight.core.found import Found
-from boresight.data.image import read_pixels
+from boresight.data.image import stored_pixels
 from boresight.data.image_files import image_files
 from boresight.data.raster import GrayRaster, Raster, gray, is_large
 from boresight.run.progress import Progress
@@ -64,7 +64,7 @@ def frame(file: Path) -> tuple[np.ndarray | Raster, tuple[float, float]]:
     if is_large(file):
         raster = GrayRaster(file)
         return raster, brightness_of_parts(raster.squares())
-    pixels = gray(read_pixels(file))
+    pixels = gray(stored_pixels(file))
     return pixels, brightness(pixels)
 
 
