@@ -32,7 +32,10 @@ def add_diagnose_verb(parser: argparse.ArgumentParser, common: Common) -> None:
     verb.add_argument("--steps", type=int, help="with --prove: of each training (default: the run's, 300 at most)")
     verb.add_argument("--jobs", type=int, help="with --prove: trainings at a time (default: one for each CPU)")
     verb.add_argument(
-        "--fail-on", choices=SEVERITIES, help="exit with 1 if a finding is as grave as this, or graver (for CI)"
+        "--fail-on",
+        choices=SEVERITIES,
+        help="exit with 1 if a finding is as grave as this, or graver (for CI); with --annotations a verdict that names "
+        "a fault counts as a warning",
     )
 
 
@@ -102,13 +105,17 @@ def _of_files(args: argparse.Namespace) -> Result:
     for name in ("annotations", "predictions"):
         if getattr(args, name) is None:
             raise UserError(f"--{name} is missing: files are diagnosed in pairs")
+    if args.fail_on == SEVERITIES[-1]:
+        raise UserError("--fail-on error: what files show is a warning at most; use --fail-on warning")
     from boresight.run.diagnose_files import diagnose_files, last_line, summary
 
     out = None if args.out is None else Path(args.out)
     told = diagnose_files(Path(args.annotations), Path(args.predictions), threshold=args.threshold, out=out)
     if not args.json:
         print(summary(told))
-    return last_line(told)
+    line = last_line(told)
+    faulty = line["verdict"]["word"] not in ("healthy", "too few to tell")
+    return {**line, "_status": int(faulty and args.fail_on is not None)}
 
 
 def _status(fail_on: str | None, findings: list[dict[str, Any]]) -> int:

@@ -276,6 +276,17 @@ def test_a_threshold_of_files_is_judged(files, capsys):
     assert "MISSING buckets" in capsys.readouterr().out
 
 
+def test_a_verdict_of_files_can_fail_a_check(files, tmp_path, capsys):
+    words = ["diagnose", "--annotations", str(files[0]), "--predictions", str(files[1])]
+    assert main([*words, "--fail-on", "warning"]) == 1
+    assert main([*words, "--fail-on", "error"]) == 2
+    assert "use --fail-on warning" in capsys.readouterr().err
+    truth = json.loads(files[0].read_text())["annotations"]
+    right = tmp_path / "right.json"
+    right.write_text(json.dumps([{k: t[k] for k in ("image_id", "category_id", "bbox")} | {"score": 1} for t in truth]))
+    assert main(["diagnose", "--annotations", str(files[0]), "--predictions", str(right), "--fail-on", "warning"]) == 0
+
+
 def test_a_missing_file_is_named(files, capsys):
     assert main(["diagnose", "--annotations", str(files[0]), "--predictions", "no.json"]) == 2
     assert "no.json" in capsys.readouterr().err
