@@ -34,8 +34,8 @@ def add_diagnose_verb(parser: argparse.ArgumentParser, common: Common) -> None:
     verb.add_argument(
         "--fail-on",
         choices=SEVERITIES,
-        help="exit with 1 if a finding is as grave as this, or graver (for CI); with --annotations a verdict that names "
-        "a fault counts as a warning",
+        help="exit with 1 if a finding is as grave as this, or graver (for CI); with --annotations a verdict "
+        "that names a fault counts as a warning",
     )
 
 
