@@ -20,7 +20,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from rounds import HEAD, Row
+from rounds import HEAD, MARKDOWN_HEAD, Row
 
 WORKS = ("assign", "assign_peers", "ap", "targets", "decode", "errors", "epoch", "share", "start")
 
@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("works", nargs="*", metavar="NAME", help=f"of {', '.join(WORKS)}; default: all")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--out", type=Path, help="the rows as JSON")
+    parser.add_argument("--markdown", type=Path, help="the rows as a table in Markdown")
     parser.add_argument("--alone", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.alone:
@@ -66,6 +67,8 @@ def main() -> None:
     print(f"{len(made)} comparisons, {sum(one.reached is True for one in made)} targets reached, {missed} missed")
     if args.out:
         args.out.write_text(json.dumps([asdict(one) for one in made], indent=1) + "\n")
+    if args.markdown:
+        args.markdown.write_text("\n".join([MARKDOWN_HEAD, *(one.cells() for one in made)]) + "\n")
 
 
 if __name__ == "__main__":

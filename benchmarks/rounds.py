@@ -46,10 +46,20 @@ class Row:
         times = f"{self.peer_ms:10.2f}{self.ours_ms:10.2f}{self.wall[0]:10.2f}{self.wall[1]:10.2f}"
         return f"{self.work:<58}{self.peer:<26}{times}{self.ratio:9.2f}  {self.target:<8}{met:<9}{self.answer}"
 
+    def cells(self) -> str:
+        """For a table in Markdown."""
+        met = {None: "", True: "", False: " (missed)"}[self.reached]
+        times = f"{self.peer_ms:.2f} | {self.ours_ms:.2f}"
+        return f"| {self.work} | {self.peer} | {times} | {self.ratio:.2f} | {self.target}{met} | {self.answer} |"
+
 
 HEAD = (
     f"{'work':<58}{'peer':<26}{'peer CPU':>10}{'ours CPU':>10}{'peer wall':>10}{'ours wall':>10}{'ratio':>9}  "
     f"{'target':<8}{'':<9}answers (times in ms, medians)"
+)
+
+MARKDOWN_HEAD = (
+    "| work | peer | peer, CPU ms | ours, CPU ms | ratio | target | answers |\n|---|---|---:|---:|---:|---|---|"
 )
 
 

@@ -110,6 +110,16 @@ def test_an_archive_of_a_kind_that_nobody_reads(tmp_path):
             read_weights(str(tmp_path / name))
 
 
+def test_an_encrypted_archive(tmp_path):
+    np.savez(tmp_path / "w.npz", a=np.zeros(3))
+    whole = bytearray((tmp_path / "w.npz").read_bytes())
+    whole[whole.rindex(b"PK\x01\x02") + 8] |= 1  # the flag, in the entry and in the directory
+    whole[whole.index(b"PK\x03\x04") + 6] |= 1
+    (tmp_path / "w.npz").write_bytes(whole)
+    with pytest.raises(UserError, match=r"encoder.weights=.*w.npz: cannot be read .*encrypted"):
+        read_weights(str(tmp_path / "w.npz"))
+
+
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         SqueezePyramid(str(tmp_path / "w.npz"), 4)
