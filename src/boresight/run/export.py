@@ -61,13 +61,13 @@ def export_run(
     output on frames of the run, whole, cut to another size and in pairs. The figures go into the file.
 
     Args:
-        run: of `point`, `text` or `refine`.
+        run: of any of the four systems.
         form: ``onnx``, or ``torch_export`` (a ``.pt2`` of torch.export).
         out: the file; default: ``model`` in the run's folder.
         which: the checkpoint.
-        features: of `text` and `refine`: the frozen encoder is ``inside`` of the graph (the default), or its features
+        features: of all but `point`: the frozen encoder is ``inside`` of the graph (the default), or its features
             are ``given``.
-        queries: of `text`: further queries whose embeddings go into the file, beside those of the classes.
+        queries: further queries whose embeddings go into the file of `text` or `localise`, beside those of the classes.
         frames: frames of the run on which it is checked.
         quiet: print nothing.
 
@@ -104,13 +104,13 @@ def export_run(
 def graph_of(trained: Trained, run: RunFolder, features: Features | None, queries: Sequence[str]) -> Graph:
     """The detector of a run as a graph; UserError for a system that has none, or not that form."""
     detector, kind = trained.detector, trained.checkpoint.detector
-    if kind != "text" and queries:
+    if queries and not isinstance(detector, TextQuery):
         raise UserError(f"--queries: {run.root} is a run of `{kind}`, which takes no queries")
     if isinstance(detector, GaussianPoint):
         if features is not None:
             raise UserError(f"--features: {run.root} is a run of `point`, which has no frozen encoder; drop it")
         return PointGraph(detector, trained.settings.decode).eval()
-    if isinstance(detector, TextQuery) and kind == "text":
+    if isinstance(detector, TextQuery):
         classes = trained.checkpoint.classes
         names = tuple(dict.fromkeys((*classes, *queries)))
         asked = dict(zip(classes, query_texts(classes, trained.settings.data.queries), strict=True))
@@ -120,7 +120,7 @@ def graph_of(trained: Trained, run: RunFolder, features: Features | None, querie
         if detector.features is None and features is not None:
             raise UserError(f"--features: {run.root} reads pixels alone; drop it")
         return RefineGraph(detector, trained.settings, given=features == "given").eval()
-    raise UserError(f"{run.root}: a run of `{kind}` is not exported; give one of `point`, `text` or `refine`")
+    raise UserError(f"{run.root}: a run of `{kind}` is not exported")
 
 
 def _program(graph: Graph, example: tuple[torch.Tensor, ...], run: RunFolder) -> Any:
@@ -139,7 +139,7 @@ def _program(graph: Graph, example: tuple[torch.Tensor, ...], run: RunFolder) ->
         shapes = (*shapes[: len(named) - 1], shapes[len(named) - 1 :])
     try:
         # else a size of 1, of a batch or a map, would be a program of its own
-        with open_sizes.patch(backed_size_oblivious=True):
+        with graph.bare(), open_sizes.patch(backed_size_oblivious=True):
             return torch.export.export(
                 graph, example, dynamic_shapes=shapes, strict=False, prefer_deferred_runtime_asserts_over_guards=True
             )

@@ -40,6 +40,11 @@ class Graph(nn.Module, ABC):
         """Within, ``feed`` and ``expected`` are of fewer queries, where there are any: their number is open as well."""
         yield
 
+    @contextmanager
+    def bare(self) -> Iterator[None]:
+        """Within, the graph is made: it holds no tensor whose size could be taken for that of an input."""
+        yield
+
     @abstractmethod
     def scale(self, expected: dict[str, Tensor]) -> Tensor:
         """``[..., 1]`` pixels against which differences of ``boxes`` are held."""

@@ -99,6 +99,17 @@ class TextGraph(Graph):
         yield
         self.detector.ask(list(self.asked.values()))
 
+    @contextmanager
+    def bare(self) -> Iterator[None]:
+        """See :class:`Graph`. Without the asked queries: their number would be read off them, and be that for ever."""
+        maps = self.detector.maps
+        text = maps.text
+        maps.text = text[:0]
+        try:
+            yield
+        finally:
+            maps.text = text
+
     def scale(self, expected: dict[str, Tensor]) -> Tensor:
         """The longer side of each box."""
         return longer_side(expected["boxes"], self.detector.stride)
