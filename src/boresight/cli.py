@@ -363,18 +363,22 @@ def _report(args: argparse.Namespace, rest: list[str]) -> Result:
     folder = Path(args.folder)
     if not args.map_seconds >= 0:
         raise UserError(f"--map-seconds {args.map_seconds}: must be 0 or more")
+    from boresight.run.record import RunFolder
+
+    if not (folder / "comparison.json").is_file():
+        RunFolder.existing(folder)  # what is no run is told before anything is loaded
+    from boresight.report.browser import Making
+
+    making = Making(args.quiet, args.map_seconds)
     if (folder / "comparison.json").is_file():
         from boresight.report.comparison import write_comparison
 
-        path = write_comparison(folder)
+        path = write_comparison(folder, making=making)
     else:
-        from boresight.run.record import RunFolder
-
-        run = RunFolder.existing(folder)
-        from boresight.report.browser import Making
         from boresight.report.html import write_report
 
-        path = write_report([run], run.report, making=Making(args.quiet, args.map_seconds))
+        run = RunFolder(folder)
+        path = write_report([run], run.report, making=making)
     if args.open:
         import webbrowser
 

@@ -9,6 +9,7 @@ import pytest
 
 from boresight.core.errors import UserError
 from boresight.report.columns import IMAGES, Columns
+from boresight.report.compared_images import best_of
 from boresight.report.comparison import (
     difference_rows,
     difference_text,
@@ -20,7 +21,7 @@ from boresight.report.comparison import (
     verdict,
     write_comparison,
 )
-from boresight.run.record import write_json, write_parquet
+from boresight.run.record import write_json, write_parquet, write_text
 
 EVIL = "<script>alert(1)</script>"
 POINTS = Columns.of({})
@@ -187,7 +188,32 @@ def test_the_mean_curve_is_over_seeds(tmp_path):
 def test_no_runs_below_and_no_optional_keys(comparison, tmp_path):
     del comparison["command"], comparison["about"]
     write_json(tmp_path / "comparison.json", comparison)
-    assert "No validation figures are written below this folder." in write_comparison(tmp_path).read_text("utf-8")
+    text = write_comparison(tmp_path).read_text("utf-8")
+    assert "No validation figures are written below this folder." in text
+    assert "No run lies below this folder, so there are no images." in text
+
+
+def test_the_best_variant_is_that_of_the_leading_figure(comparison):
+    assert best_of(comparison["datasets"]["sirst"], "soft", POINTS) == "near"
+    assert best_of({"soft": variant(0.9, None)}, "soft", POINTS) is None
+
+
+def test_images_of_the_reference_and_the_best_variant(box_run, tmp_path):
+    """Both runs of the first seed are there to look through; of the third variant nobody asks."""
+    spread = {"reference": 0.3, "better": 0.6, "worse": 0.1}
+    figures = {
+        name: {"figures": {"ap50": {"values": [v], "mean": v, "sd": 0.0}}, "difference": None}
+        for name, v in spread.items()
+    }
+    for name in ("reference", "better"):
+        write_text(box_run(tmp_path / "data" / name / "seed-3").predictions, "[]")
+    known = {"study": "s", "detector": "text", "reference": "reference", "seeds": [3], "datasets": {"data": figures}}
+    write_json(tmp_path / "comparison.json", known)
+    text = write_comparison(tmp_path).read_text("utf-8")
+    assert "Seed 3 of reference and better: the reference, and the variant whose AP50 is best in the mean." in text
+    shown = json.loads(text.split('id="browser-data">')[1].split("</script>")[0])
+    assert len(shown["sets"]) >= 2
+    assert {one["name"].split(" · ")[0] for one in shown["sets"]} == {"reference", "better"}
 
 
 def test_a_study_without_data_sets(comparison, tmp_path):

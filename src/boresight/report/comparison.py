@@ -11,7 +11,9 @@ import numpy as np
 from markupsafe import Markup
 
 from boresight.core.errors import UserError
+from boresight.report.browser import Making
 from boresight.report.columns import IMAGES, Columns, Figure
+from boresight.report.compared_images import compared_images
 from boresight.report.figures import Line, with_minus
 from boresight.report.page import page
 from boresight.report.panels import Effect, curve_panel, forest_panel
@@ -194,11 +196,13 @@ def markdown(comparison: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def write_comparison(folder: Path) -> Path:
+def write_comparison(folder: Path, *, making: Making | None = None) -> Path:
     """Write ``comparison.md`` and ``report.html`` of the study in ``folder`` and return the path of the page.
 
+    ``making`` tells how the images to look through are made (default: quietly, without maps of cells).
+
     Raises:
-        UserError: ``comparison.json`` is missing or damaged, or nothing can be written.
+        UserError: ``comparison.json`` or a file of a run is missing or damaged, or nothing can be written.
     """
     comparison = read_comparison(folder)
     reference, seeds, columns = comparison["reference"], comparison["seeds"], Columns.of(comparison)
@@ -214,6 +218,7 @@ def write_comparison(folder: Path) -> Path:
         for name, variants in comparison["datasets"].items()
     ]
     write_text(folder / "comparison.md", markdown(comparison))
+    images, said = compared_images(folder, comparison, columns, making or Making(map_seconds=0.0))
     out = folder / "report.html"
     write_text(
         out,
@@ -222,6 +227,8 @@ def write_comparison(folder: Path) -> Path:
             title=comparison["study"],
             comparison={"about": "", "command": "", **comparison},
             datasets=datasets,
+            browser=images,
+            compared=said,
             headings=columns.headings,
             difference_headings=columns.difference_headings,
             rule=columns.rule,
