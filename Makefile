@@ -21,8 +21,9 @@ check:  ## formatting, lint and types; changes nothing
 test:  ## the whole suite: CPU, offline, warnings are errors
 	$(BIN)/pytest
 
-bench:  ## every benchmark, side by side with its peers in one run
-	@for script in $(wildcard benchmarks/*.py); do echo "== $$script" && $(BIN)/python "$$script" || exit 1; done
+bench:  ## every benchmark that needs neither a GPU nor hours, side by side with its peers in one run
+	$(BIN)/pip install -q -e ".[bench]" -c constraints.txt
+	@for name in all store health memory step; do echo "== $$name" && $(BIN)/python "benchmarks/$$name.py" || exit 1; done
 
 docs: $(BIN)/python  ## the site of the documentation in build/docs/site, warnings are errors
 	$(BIN)/pip install -q -e ".[docs]" -c constraints.txt

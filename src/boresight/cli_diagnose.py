@@ -24,6 +24,8 @@ def add_diagnose_verb(parser: argparse.ArgumentParser, common: Common) -> None:
     verb.add_argument("--predictions", metavar="FILE", help="with --annotations: COCO results, or a table (.parquet)")
     verb.add_argument("--threshold", type=float, help="with --annotations: the score from which detections are used")
     verb.add_argument("--out", metavar="FILE", help="with --annotations: where diagnosis.json goes")
+    verb.add_argument("--report", metavar="FILE", help="with --annotations: where a page goes, report.html say")
+    verb.add_argument("--images", metavar="DIR", help="with --report: the folder of the images, to look through them")
     verb.add_argument("--split", default="val", choices=["train", "val", "test"], help="(default: %(default)s)")
     verb.add_argument("--limit", type=int, help="audit the first N images only")
     verb.add_argument("--checkpoint", default="last", choices=["last", "best"])
@@ -45,7 +47,7 @@ def _diagnose(args: argparse.Namespace, rest: list[str]) -> Result:
         raise UserError("diagnose: give a run, or --annotations GT.json --predictions FOUND.json")
     if args.prove and files:
         raise UserError("--prove: detections cannot be trained again; give a run")
-    for name in ("threshold", "out"):
+    for name in ("threshold", "out", "report", "images"):
         if getattr(args, name) is not None and not files:
             raise UserError(f"--{name}: of a run it is known; drop it")
     if args.threshold is not None and not 0 <= args.threshold <= 1:
@@ -107,10 +109,19 @@ def _of_files(args: argparse.Namespace) -> Result:
             raise UserError(f"--{name} is missing: files are diagnosed in pairs")
     if args.fail_on == SEVERITIES[-1]:
         raise UserError("--fail-on error: what files show is a warning at most; use --fail-on warning")
+    if args.images is not None and args.report is None:
+        raise UserError("--images: they are for the page; name it with --report FILE")
+    if args.report is not None and args.annotations.lower().endswith(".parquet"):
+        raise UserError("--report: of tables there is no page; give COCO JSON files")
     from boresight.run.diagnose_files import diagnose_files, last_line, summary
 
     out = None if args.out is None else Path(args.out)
     told = diagnose_files(Path(args.annotations), Path(args.predictions), threshold=args.threshold, out=out)
+    if args.report is not None:
+        from boresight.report.files_page import write_files_page
+
+        images = None if args.images is None else Path(args.images)
+        write_files_page(Path(args.report), told.to_dict(), Path(args.annotations), Path(args.predictions), images)
     if not args.json:
         print(summary(told))
     line = last_line(told)

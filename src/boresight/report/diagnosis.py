@@ -93,8 +93,8 @@ def _of_cells(part: DiagnosisPart, said: Mapping[str, Any]) -> DiagnosisPart:
     gains = {name: (REPAIRS[name], said["attribution"]["gains"].get(name, {}).get("ap50")) for name in MAIN}
     return replace(
         part,
-        sentences=(*_verdict(said), _counted(said)),
-        panels=(_gains_panel(gains, said["metrics"][0]), *_reliability(said, part.run.colour)),
+        sentences=(*verdict_sentences(said), _counted(said)),
+        panels=(gains_panel(gains, said["metrics"][0]), *reliability(said, part.run.colour)),
         tables=(("Where boxes come from", _buckets(said)), ("Ranking and displacement", _ranking(said))),
         more=(("Every repair", _gains(said)), ("By distance", _distance(said)), ("By class", _classes(said))),
     )
@@ -112,13 +112,14 @@ def _of_refiner(part: DiagnosisPart, said: Mapping[str, Any]) -> DiagnosisPart:
     )
     return replace(
         part,
-        sentences=(*_verdict(said), counted),
-        panels=(_gains_panel(gains, "mean IoU"),),
+        sentences=(*verdict_sentences(said), counted),
+        panels=(gains_panel(gains, "mean IoU"),),
         tables=(("Every repair", Table(["Made true", "That is", "mean IoU"], rows)),),
     )
 
 
-def _verdict(said: Mapping[str, Any]) -> tuple[str, str]:
+def verdict_sentences(said: Mapping[str, Any]) -> tuple[str, str]:
+    """What the verdict says, and what would overturn it."""
     v = said["verdict"]
     return v["sentence"], f"What would change this: {v['overturn']}"
 
@@ -137,7 +138,7 @@ def _counted(said: Mapping[str, Any]) -> str:
     )
 
 
-def _gains_panel(gains: Mapping[str, tuple[str, dict[str, Any] | None]], name: str) -> Panel:
+def gains_panel(gains: Mapping[str, tuple[str, dict[str, Any] | None]], name: str) -> Panel:
     """Of every repair its words and what it gains of the figure ``name``, the largest first."""
     rows = [(words, g) for words, g in gains.values() if g is not None and g["value"] is not None]
     rows.sort(key=lambda row: float(row[1]["value"]), reverse=True)
@@ -150,7 +151,8 @@ def _gains_panel(gains: Mapping[str, tuple[str, dict[str, Any] | None]], name: s
     return Panel(title, forest_panel(effects, title=title, x_label=f"gain in {name}"))
 
 
-def _reliability(said: Mapping[str, Any], c: int) -> list[Panel]:
+def reliability(said: Mapping[str, Any], c: int) -> list[Panel]:
+    """The fit of detections against their score, in the colour ``c`` of the palette; none without detections."""
     curve = said["calibration"]["all"]
     if curve is None:
         return []

@@ -40,7 +40,7 @@ def box_sets(run: RunData, store: FrameStore) -> tuple[list[ImageSet], list[str]
 
 def _of_evaluation(run: RunData, opened: Opened) -> ImageSet:
     emissions, objects = of_same_images(run)
-    made = _made(run, opened, _found(run, opened, stored_threshold(run)), emissions)
+    made = judged_boxes(run, opened, _found(run, opened, stored_threshold(run)), emissions)
     counts = (run.evaluation or {}).get("per_image")
     stored = None if counts is None else {key: sum(counts[key]) for key in ("tp", "fp", "fn")}
     return replace(
@@ -52,7 +52,7 @@ def _of_diagnosis(run: RunData, opened: Opened) -> ImageSet:
     label = {name: k for k, name in enumerate(opened.classes)}
     rows = by_image([r for r in run.emissions if r["class"] in label])
     found = [_detections(rows.get(name, []), label) for name in opened.frames.names[: opened.count]]
-    return replace(_made(run, opened, found, run.emissions), regret=regret_by_image(run.objects))
+    return replace(judged_boxes(run, opened, found, run.emissions), regret=regret_by_image(run.objects))
 
 
 def _found(run: RunData, opened: Opened, threshold: float) -> list[Detections]:
@@ -94,7 +94,7 @@ def _detections(rows: Sequence[Row], label: Mapping[str, int]) -> Detections:
     )
 
 
-def _made(run: RunData, opened: Opened, found: Sequence[Detections], emissions: Sequence[Row]) -> ImageSet:
+def judged_boxes(run: RunData, opened: Opened, found: Sequence[Detections], emissions: Sequence[Row]) -> ImageSet:
     """Match everything; ``emissions`` is what a diagnosis says of the cells of these images."""
     told = {(r["image"], r["cell"]): r for r in emissions}
     threshold = stored_threshold(run)
