@@ -96,6 +96,16 @@ def test_timm_backbones(tmp_path):
     for a, b in zip(have, want, strict=True):
         assert torch.allclose(a, b, atol=1e-5)
 
+    prefixed = {f"backbone.{k}": v.contiguous() for k, v in donor.state_dict().items()}
+    lacking = {k: v.contiguous() for k, v in donor.state_dict().items() if k != "layer2.0.bn1.bias"}
+    for state, told in (
+        (prefixed, r"first `conv1.weight`"),
+        (lacking, r"1 of \d+ weights are missing, first `layer2"),
+    ):
+        save_file(state, tmp_path / "other.safetensors")
+        with pytest.raises(UserError, match=rf"encoder.weights=.*other.safetensors: .*{told}"):
+            TimmPyramid("resnet18", inputs=1, weights=str(tmp_path / "other.safetensors"), finest=2)
+
     with pytest.raises(UserError, match=r"encoder\.name=resnet81: timm cannot build it"):
         TimmPyramid("resnet81")
     with pytest.raises(UserError, match=r"strides .* none of 2\^6\.\.2\^7"):

@@ -192,7 +192,7 @@ class TimmEncoder(FrozenModule):
         size: long side in pixels; 0: as it is.
         random: allow random weights (for tests of shapes).
 
-    Raises UserError for a name, a file or levels that cannot be used.
+    Raises UserError for a name, a file or levels that cannot be used, and for weights that the file lacks.
     """
 
     def __init__(
@@ -217,6 +217,7 @@ class TimmEncoder(FrozenModule):
             finest=min(levels, default=0),
             coarsest=max(levels, default=0),
             inputs=3,
+            group="features",
         ).body
         found = {
             int(r).bit_length() - 1: c

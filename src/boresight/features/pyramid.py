@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from boresight.core.errors import UserError
 from boresight.features.clip_weights import check_pickle
+from boresight.features.whole_weights import check_whole, loaded_tensors
 
 
 class Pyramid(Protocol):
@@ -108,11 +109,11 @@ class SmallPyramid(nn.Module):
         return self.top_down(features)
 
 
-def _check_pickle(weights: str) -> None:
+def _check_pickle(weights: str, group: str) -> None:
     try:
         check_pickle(Path(weights))
     except UserError as error:
-        raise UserError(f"encoder.{error}") from error
+        raise UserError(f"{group}.{error}") from error
 
 
 class TimmPyramid(nn.Module):
@@ -124,6 +125,9 @@ class TimmPyramid(nn.Module):
         weights: a file with the backbone's weights instead (timm loads it: safetensors, or a weights-only pickle).
         finest, coarsest: levels kept, those of them that the backbone has.
         frozen: the backbone is not trained, its batch statistics included; the path above it is.
+        group: of settings to which ``name`` and ``weights`` belong, for messages.
+
+    Raises UserError, one line, for a name, a file or levels that cannot be used, and for weights that the file lacks.
     """
 
     def __init__(
@@ -137,13 +141,14 @@ class TimmPyramid(nn.Module):
         coarsest: int = 4,
         inputs: int = 1,
         frozen: bool = False,
+        group: str = "encoder",
     ) -> None:
         super().__init__()
         import timm  # six seconds to import: only who asks for it pays
 
-        file = "" if weights is None else f", encoder.weights={weights}"
+        file = "" if weights is None else f", {group}.weights={weights}"
         if weights is not None and not Path(weights).is_file():
-            raise UserError(f"encoder.weights={weights}: no such file")
+            raise UserError(f"{group}.weights={weights}: no such file")
         try:
             info = timm.create_model(name, features_only=True, in_chans=inputs).feature_info
             strides = info.reduction()
@@ -151,20 +156,23 @@ class TimmPyramid(nn.Module):
             levels = {r.bit_length() - 1: i for i, r in found}
             wanted = sorted(k for k in levels if finest <= k <= coarsest)
             if not wanted:
-                raise UserError(f"encoder.name={name} has strides {strides}: none of 2^{finest}..2^{coarsest}")
+                raise UserError(f"{group}.name={name} has strides {strides}: none of 2^{finest}..2^{coarsest}")
             if weights is not None:
-                _check_pickle(weights)
-            self.body = timm.create_model(
-                name,
-                features_only=True,
-                pretrained=pretrained or weights is not None,
-                in_chans=inputs,
-                out_indices=[levels[k] for k in wanted],  # stages beyond would cost time and never get a gradient
-                **({"pretrained_cfg_overlay": {"file": weights}} if weights else {}),
-            )
+                _check_pickle(weights, group)
+            with loaded_tensors() as loaded:
+                self.body = timm.create_model(
+                    name,
+                    features_only=True,
+                    pretrained=pretrained or weights is not None,
+                    in_chans=inputs,
+                    out_indices=[levels[k] for k in wanted],  # stages beyond would cost time and never get a gradient
+                    **({"pretrained_cfg_overlay": {"file": weights}} if weights else {}),
+                )
         except (RuntimeError, ValueError, OSError, AttributeError, SafetensorError, UnpicklingError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise UserError(f"encoder.name={name}{file}: timm cannot build it ({reason})") from error
+            raise UserError(f"{group}.name={name}{file}: timm cannot build it ({reason})") from error
+        if pretrained or weights is not None:
+            check_whole(self.body, loaded, f"{group}.name={name}{file or ': its pretrained weights'}")
         self.top_down = TopDown(dict(zip(wanted, self.body.feature_info.channels(), strict=True)), channels)
         self.channels = self.top_down.channels
         self.frozen = frozen
