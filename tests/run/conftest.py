@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -73,10 +74,33 @@ def trained(tiny, tmp_path_factory) -> RunFolder:
     return run
 
 
+@pytest.fixture(scope="session")
+def loud(trained, tmp_path_factory) -> RunFolder:
+    """The tiny run with scores all over [0, 1]: their order does not hang on the last digits. Do not touch it."""
+    from boresight.run.checkpoint import load_checkpoint, save_checkpoint
+
+    run = RunFolder(shutil.copytree(trained.root, tmp_path_factory.mktemp("runs") / "loud"))
+    path = run.checkpoints / "last.safetensors"
+    checkpoint = load_checkpoint(path)
+    loud = {"head.score.2.weight": 4000.0, "head.score.2.bias": 0.0}
+    weights = {k: v * loud.get(k, 1.0) for k, v in checkpoint.weights.items()}
+    save_checkpoint(path, replace(checkpoint, weights=weights))
+    return run
+
+
+@pytest.fixture(scope="session")
+def exported(loud, tmp_path_factory) -> Path:
+    """It as an ONNX file."""
+    from boresight.run.export import export_run
+
+    out = tmp_path_factory.mktemp("exported") / "point.onnx"
+    export_run(loud, out=out)
+    return out
+
+
 @pytest.fixture
 def copied(trained, tmp_path) -> RunFolder:
     """A copy of the finished run, to be spoilt."""
-    import shutil
 
     return RunFolder(Path(shutil.copytree(trained.root, tmp_path / "copied")))
 

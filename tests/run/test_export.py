@@ -30,26 +30,6 @@ from boresight.run.record import RunFolder
 
 
 @pytest.fixture(scope="module")
-def loud(trained, tmp_path_factory) -> RunFolder:
-    """The tiny run of `point` with scores all over [0, 1]: their order does not hang on the last digits."""
-    run = RunFolder(shutil.copytree(trained.root, tmp_path_factory.mktemp("runs") / "loud"))
-    path = run.checkpoints / "last.safetensors"
-    checkpoint = load_checkpoint(path)
-    loud = {"head.score.2.weight": 4000.0, "head.score.2.bias": 0.0}
-    weights = {k: v * loud.get(k, 1.0) for k, v in checkpoint.weights.items()}
-    save_checkpoint(path, replace(checkpoint, weights=weights))
-    return run
-
-
-@pytest.fixture(scope="module")
-def exported(loud, tmp_path_factory) -> Path:
-    """It as an ONNX file."""
-    out = tmp_path_factory.mktemp("exported") / "point.onnx"
-    export_run(loud, out=out)
-    return out
-
-
-@pytest.fixture(scope="module")
 def frames(tmp_path_factory) -> Path:
     """Frames on disk: 8 and 16 bits, gray and colour, of sizes that are multiples of nothing."""
     folder, rng = tmp_path_factory.mktemp("frames"), np.random.default_rng(0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,11 +19,8 @@ from boresight.core.grid import cell_centres, unravel_cell
 from boresight.core.types import DenseOutput, Scene
 from boresight.decode.peaks import decode_points
 from boresight.run import predict as predict_module
-from boresight.run.checkpoint import load_checkpoint, save_checkpoint
 from boresight.run.config import PointSettings
-from boresight.run.export import export_run
 from boresight.run.point import point_detector
-from boresight.run.record import RunFolder
 from boresight.run.windows import detect_peaks
 
 STRIDE, STEP = 4, 16
@@ -146,25 +142,6 @@ def test_an_overlap_too_small_for_the_encoder_is_seen(network):
 
 
 # --- as the command line does it -------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def loud(trained, tmp_path_factory) -> RunFolder:
-    """The tiny run with scores all over [0, 1]."""
-    run = RunFolder(Path(shutil.copytree(trained.root, tmp_path_factory.mktemp("runs") / "loud")))
-    path = run.checkpoints / "last.safetensors"
-    checkpoint = load_checkpoint(path)
-    loud = {"head.score.2.weight": 4000.0, "head.score.2.bias": 0.0}
-    save_checkpoint(path, replace(checkpoint, weights={k: v * loud.get(k, 1.0) for k, v in checkpoint.weights.items()}))
-    return run
-
-
-@pytest.fixture(scope="module")
-def exported(loud, tmp_path_factory) -> Path:
-    """It as an ONNX file."""
-    out = tmp_path_factory.mktemp("exported") / "point.onnx"
-    export_run(loud, out=out)
-    return out
 
 
 @pytest.fixture(scope="module")
