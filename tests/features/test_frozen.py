@@ -15,8 +15,6 @@ from boresight.features.cache import FeatureCache
 from boresight.features.frozen import (
     FrozenFeatures,
     MemoryStore,
-    resampled,
-    resampled_batch,
 )
 from boresight.features.resample import OnGrid, places_of
 
@@ -149,6 +147,14 @@ def test_a_copied_detector_shares_the_store(tiny_clip):
 # --- resampling ------------------------------------------------------------------------------------------------------
 
 
+def resampled_batch(features, sizes, to_sources, rows, columns, stride):
+    return OnGrid.of(features, places_of(sizes, to_sources, rows, columns, stride, torch.device("cpu"))).read()
+
+
+def resampled(features, size, to_source, rows, columns, stride):
+    return resampled_batch([features], [size], [to_source], rows, columns, stride)[0]
+
+
 def test_the_same_grid_reads_itself():
     features = torch.randn(4, 6, 8, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(resampled(features, (96, 128), None, 6, 8, 16.0), features, atol=1e-5)
@@ -194,6 +200,8 @@ def test_a_batch_is_one_by_one_also_for_maps_of_different_sizes():
         assert torch.allclose(found, torch.stack(alone), atol=1e-6)
     with pytest.raises(ValueError, match="one size and one map"):
         resampled_batch(equal, [(1, 1)], [None, None], 2, 2, 1.0)
+    with pytest.raises(ValueError, match="one map a source is needed: 2 maps, 1 sources"):
+        resampled_batch(equal, [(1, 1)], [None], 2, 2, 1.0)
 
 
 @pytest.mark.parametrize("sizes", [((4, 5), (4, 5)), ((4, 5), (7, 2))])

@@ -58,6 +58,12 @@ def test_the_page_counts_what_the_diagnosis_counts(files):
     assert shown["sets"][0]["threshold"] == 0.3
 
 
+def test_a_threshold_of_zero_is_one(files):
+    assert run(files, "--images", str(files / "images"), "--threshold", "0") == 0
+    shown = json.loads((files / "page.html").read_text().split('id="browser-data">')[1].split("</script>")[0])
+    assert shown["sets"][0]["threshold"] == 0
+
+
 def test_without_images_the_page_says_so(files):
     assert run(files) == 0
     html = (files / "page.html").read_text()

@@ -16,15 +16,12 @@ from boresight.features.dense_methods import DEFAULT
 from boresight.features.encoder import fingerprint_of
 from boresight.features.feature_store import FeatureStore, MemoryStore, Named
 from boresight.features.image_hash import image_key
-from boresight.features.resample import resampled, resampled_batch
 
 __all__ = [
     "FeatureStore",
     "FrozenFeatures",
     "MemoryStore",
     "image_key",
-    "resampled",
-    "resampled_batch",
 ]
 
 
@@ -32,7 +29,7 @@ class FrozenFeatures:
     """Features of scenes by ``clip``, through ``store``.
 
     A view of a scene (a crop, a mirror image: ``scene.view``) gets the features of its *source*; reading them in the
-    frame of the view is :func:`boresight.features.resample.resampled`. So no augmentation costs a pass of the encoder.
+    frame of the view is :func:`boresight.features.resample.OnGrid`. So no augmentation costs a pass of the encoder.
 
     Args:
         clip: the encoder.

@@ -13,41 +13,6 @@ from boresight.core.device import sent
 from boresight.core.grid import cell_centres
 
 
-def resampled(
-    features: Tensor,
-    size: tuple[int, int],
-    to_source: Tensor | None,
-    rows: int,
-    columns: int,
-    stride: float,
-) -> Tensor:
-    """Read a map bilinearly at the cell centres of a view's grid.
-
-    Args:
-        features: ``[D, h, w]`` of the source image; its cells share the image evenly between them.
-        size: ``(height, width)`` of the source image in pixels.
-        to_source: ``[2, 3]``, pixel frame of the view to pixel frame of the source; None: the view is the source.
-        rows, columns: of the grid wanted.
-        stride: of that grid, pixels of the view a cell.
-
-    Returns:
-        ``[D, rows, columns]``. Beyond the source's outermost cell centres its border values go on.
-    """
-    return resampled_batch([features], [size], [to_source], rows, columns, stride)[0]
-
-
-def resampled_batch(
-    features: Sequence[Tensor],
-    sizes: Sequence[tuple[int, int]],
-    to_sources: Sequence[Tensor | None],
-    rows: int,
-    columns: int,
-    stride: float,
-) -> Tensor:
-    """:func:`resampled` of B images, whose maps may differ in size: ``[B, D, rows, columns]``."""
-    return OnGrid.of(features, places_of(sizes, to_sources, rows, columns, stride, features[0].device)).read()
-
-
 @dataclass(frozen=True, slots=True)
 class OnGrid:
     """Maps of source images, and where the cells of a grid lie in them: read when they are wanted.
@@ -95,7 +60,14 @@ def places_of(
 ) -> Tensor:
     """``[B, rows, columns, 2]`` float32: where cell centres lie in the source, from -1 to 1 between its outer edges.
 
-    Arguments are those of :func:`resampled_batch`; ValueError unless every source has a size and a map.
+    Args:
+        sizes: ``(height, width)`` of each source image in pixels; the cells of its map share it evenly between them.
+        to_sources: ``[2, 3]`` each, pixel frame of the view to pixel frame of the source; None: the view is the source.
+        rows, columns: of the grid wanted.
+        stride: of that grid, pixels of the view a cell.
+        device: of the result.
+
+    Raises ValueError unless every source has a size and a map.
     """
     if len(sizes) != len(to_sources):
         raise ValueError(f"one size and one map a source is needed: {len(sizes)}, {len(to_sources)}")

@@ -52,7 +52,8 @@ def write_files_page(
     Raises:
         UserError: the folder is missing, or an image or a file cannot be read. Nothing is written then.
     """
-    threshold = float(said["threshold"].get("threshold") or said["threshold"]["best_threshold"])
+    used = said["threshold"].get("threshold")
+    threshold = float(said["threshold"]["best_threshold"] if used is None else used)
     run = RunData(predictions.name, 0, {"detector": "text"}, None, None, {"threshold": threshold}, None, [], [], [])
     shown = _images(run, annotations, predictions, images)
     write_text(
