@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
+from fuzzing.guided import Spent, made_of, seeds
 from fuzzing.readers import READERS, Hang, Reader, lay_out, outcome, tried, valid
 
 from boresight.core.errors import UserError
@@ -72,3 +73,25 @@ def test_a_line_that_would_not_print_is_seen(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(UserError, "__str__", lambda self: "two\nlines")
     with pytest.raises(AssertionError, match="no printable line"):
         outcome(Reader("loud", dict, read), tmp_path, 5)
+
+
+POINTS = next(r for r in READERS if r.name == "points")
+
+
+def test_bytes_stand_for_one_file_or_for_choices() -> None:
+    files = valid(POINTS)
+    name, content = "points.csv", files["points.csv"]
+    assert bytes([1]) + content in seeds(POINTS)
+    assert made_of(POINTS, bytes([1]) + content) == {name: content}
+    assert made_of(POINTS, b"\x01abc") == {name: b"abc"}
+    assert made_of(POINTS, b"") == {}
+    chosen = [made_of(POINTS, b"\0" + Random(i).randbytes(64)) for i in range(100)]
+    assert chosen == [made_of(POINTS, b"\0" + Random(i).randbytes(64)) for i in range(100)]
+    assert {n for c in chosen for n in c} == set(files) - set(POINTS.fixed)
+    assert len({tuple(c.items()) for c in chosen}) > 80
+
+
+def test_choices_outlast_their_bytes() -> None:
+    spent = Spent(b"\x96\xff\x01\x05")  # 255 is beyond what is asked for: the next byte decides
+    assert [spent.randrange(200), spent.randrange(3, 5), spent.randrange(10)] == [150, 4, 5]
+    assert [spent.randrange(10), spent.random(), spent.choice("abc")] == [0, 0.0, "a"]

@@ -99,6 +99,7 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 
         ("a: &a [*a]", "a part contains itself"),
         ("[" * 5000, "nested too deeply"),
         ("a: " + "1:" * 200_000 + "1", "characters, more than 65536"),
+        ("a: 0x" + "f" * 6000, "a whole number has 6002 digits, more than 100"),
         ("a: 2020-13-45", "a value cannot be read"),
         ("a: !!int ''", "a value cannot be read"),
         ("a: !!python/object/apply:os.system ['true']", "line 1, column 4 is not valid YAML"),

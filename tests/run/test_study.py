@@ -102,7 +102,7 @@ def test_a_detector_must_be_known(written):
     assert "`detector` = pint" in error_of(written(detector="pint"))
 
 
-@pytest.mark.parametrize("seeds", [0, -1, "three", [0, 1], 1.5])
+@pytest.mark.parametrize("seeds", [0, -1, "three", [0, 1], 1.5, True, 10**9, 10**90])
 def test_seeds_are_a_number(written, seeds):
     assert "`seeds`" in error_of(written(seeds=seeds))
 

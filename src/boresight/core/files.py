@@ -22,6 +22,8 @@ LARGEST_NODES = 2**20
 """Values of a YAML file, those that it repeats by reference counted as often as they stand there."""
 LONGEST_SCALAR = 2**16
 """Characters of a single value in YAML; a number takes time with the square of its digits."""
+LONGEST_NUMBER = 100
+"""Characters of a whole number in YAML, written in whatever base; no setting needs more than 20."""
 
 _STORED = re.compile(r"[0-9a-fA-F]{30,}")
 
@@ -166,6 +168,8 @@ def _check_nodes(root: Any) -> None:
         if isinstance(node.value, str):
             if len(node.value) > LONGEST_SCALAR:
                 raise ValueError(f"a value has {len(node.value)} characters, more than {LONGEST_SCALAR}")
+            if node.tag.endswith(":int") and len(node.value) > LONGEST_NUMBER:
+                raise ValueError(f"a whole number has {len(node.value)} digits, more than {LONGEST_NUMBER}")
             total = 1
         else:
             parts = [p for entry in node.value for p in (entry if isinstance(entry, tuple) else (entry,))]

@@ -25,6 +25,8 @@ from boresight.run.parse import merged, read_yaml, settings_from
 from boresight.run.systems import settings_kind
 
 _KEYS = ("name", "about", "detector", "seeds", "reference", "base", "datasets", "variants")
+MOST_SEEDS = 10_000
+"""More are a slip of the pen: every seed is a training of each variant."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,8 @@ def read_study(path: Path, *, seeds: int | None = None, only: Sequence[str] | No
         if name not in datasets:
             raise UserError(f"--only {name}: {path} has no such data set{did_you_mean(name, datasets)}")
     count = content.get("seeds", 3) if seeds is None else seeds
-    if not isinstance(count, int) or count < 1:
-        raise UserError(f"{path}: `seeds` = {count}: must be a whole number above 0")
+    if type(count) is not int or not 1 <= count <= MOST_SEEDS:
+        raise UserError(f"{path}: `seeds` = {count}: must be a whole number from 1 to {MOST_SEEDS}")
     settings: dict[tuple[str, str], Any] = {}
     kind = settings_kind(content.get("detector", "point"), str(path))
     for dataset in only or datasets:
