@@ -37,6 +37,7 @@ from boresight.core.types import Scene
 from boresight.data.box_frames import BoxFrames
 from boresight.data.boxes import open_boxes
 from boresight.detectors.foreign import adapt
+from boresight.diagnose.inputs import otherwise
 from boresight.diagnose.plant import FAULTS
 from boresight.run.record import environment, write_json
 
@@ -76,7 +77,7 @@ def misused(model: FCOS, base: Recorded, scenes: Sequence[Scene]) -> Iterator[Jo
         wrong = mistake.on(model)
         source = adapt(wrong, base.classes)
         emissions = base.emissions if mistake.same_output else {s.name: source.emit(s) for s in scenes}
-        made = base.emitting(emissions, source.decoding)
+        made = base.emitting(emissions, source.decoding, otherwise(source, scenes))
         if mistake.emission is not None:
             made = made.changed(lambda e, m=mistake, w=wrong: m.emission(w, e))  # type: ignore[misc]
         yield Job(mistake.name, "misuse", f"{mistake.name}: {mistake.what}", mistake.word, made)
@@ -206,6 +207,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--images", type=int, help="of the test set, the first so many (default: all)")
     parser.add_argument("--replicates", type=int, default=500, help="of the bootstrap by image")
     parser.add_argument("--jobs", type=int, default=1, help="processes that judge")
+    parser.add_argument("--audit-only", action="store_true", help="plant nothing")
     parser.add_argument("--out", type=Path, default=Path("runs/audit_torchvision"))
     return parser.parse_args(given)
 
@@ -235,6 +237,8 @@ def main(given: Sequence[str] | None = None) -> int:
         args.out / "fcos.json", about | {"detector": "torchvision FCOS", "coco": told["coco"]} | told["diagnosis"]
     )
 
+    if args.audit_only:
+        return 0
     jobs = [*planted(base)]
     order = [job.name for job in jobs] + [mistake.name for mistake in MISUSES]
     results: list[dict[str, Any]] = []

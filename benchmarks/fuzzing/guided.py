@@ -7,6 +7,7 @@ content of one file as it is.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
 from collections.abc import Callable
@@ -100,6 +101,8 @@ def guided(
             os._exit(0)  # libFuzzer would end the process as hard, and say nothing
 
     words = [f"-seed={seed + 1}", f"-max_len={LONGEST}", "-timeout=1200", "-rss_limit_mb=0", "-verbosity=0"]
+    words += [f"-handle_{signal}=0" for signal in ("abrt", "segv", "bus", "fpe", "ill")]  # Python shows more of these
+    faulthandler.enable()
     atheris.Setup([sys.argv[0], *words, os.fspath(corpus)], take)
     atheris.Fuzz()
     raise AssertionError("libFuzzer ended by itself")

@@ -16,12 +16,15 @@ from boresight.core.emission import Decoding, Emission, Missing, Source, Supervi
 from boresight.core.types import Scene
 from boresight.diagnose.audit import audit
 from boresight.diagnose.diagnosis import diagnose
+from boresight.diagnose.inputs import Otherwise, otherwise
 from boresight.diagnose.plant import SMALL, Fault, plant
 from boresight.evaluate.detection import coco_figures
 
 HARM = 0.05
 """AP50 that a fault must cost before a word is expected for it: less is no repair to the verdict either."""
 REPAIRS = ("class", "box", "score", "assignment", "background", "threshold", "duplicates")
+
+PLANTED = Missing("a fault is planted into its output")
 
 Kind = Literal["none", "planted", "misuse"]
 
@@ -33,29 +36,34 @@ class Recorded:
     Attributes:
         classes, decoding: as those of the source.
         emissions, supervisions: by the name of the image, on the CPU.
+        inputs: what it returns of some images in other forms; unknown once something is planted into its output.
     """
 
     classes: tuple[str, ...]
     decoding: Decoding | None
     emissions: dict[str, Emission]
     supervisions: dict[str, Supervision | Missing]
+    inputs: Otherwise | Missing = PLANTED
 
     @classmethod
-    def of(cls, source: Source, scenes: Iterable[Scene]) -> Recorded:
+    def of(cls, source: Source, scenes: Sequence[Scene]) -> Recorded:
         """Ask a source for everything about each image."""
         emissions, supervisions = {}, {}
         for scene in scenes:
             emission = emissions[scene.name] = source.emit(scene).to("cpu")
             supervisions[scene.name] = source.supervise(emission, scene)
-        return cls(tuple(source.classes), source.decoding, emissions, supervisions)
+        return cls(tuple(source.classes), source.decoding, emissions, supervisions, otherwise(source, scenes))
 
-    def emitting(self, emissions: dict[str, Emission], decoding: Decoding | None) -> Recorded:
+    def emitting(
+        self, emissions: dict[str, Emission], decoding: Decoding | None, inputs: Otherwise | Missing
+    ) -> Recorded:
         """With other outputs of the same cells: who is trained for what does not depend on them."""
-        return replace(self, emissions=emissions, decoding=decoding)
+        return replace(self, emissions=emissions, decoding=decoding, inputs=inputs)
 
     def changed(self, change: Callable[[Emission], Emission]) -> Recorded:
         """With every output changed."""
-        return replace(self, emissions={name: change(e) for name, e in self.emissions.items()})
+        emissions = {name: change(e) for name, e in self.emissions.items()}
+        return replace(self, emissions=emissions, inputs=PLANTED)
 
     def emit(self, scene: Scene) -> Emission:
         """See :class:`~boresight.core.emission.Source`."""
@@ -106,6 +114,8 @@ class Judge:
         with patch("boresight.diagnose.plant.SMALL", self.small):
             source: Source = job.source if job.fault is None else plant(job.source, job.fault)
             audited = audit(source, self.scenes)
+        if job.fault is None:
+            audited = replace(audited, inputs=job.source.inputs)
         found = diagnose(audited, replicates=self.replicates)
         attribution = found.figures["attribution"]
         told = {

@@ -109,6 +109,8 @@ def test_classes_that_are_not_labelled_exhaustively(tmp_path: Path):
         ({"score": float("nan")}, "detection 1: score is nan, which is not finite: correct or remove it"),
         ({"bbox": [0, 0, -1, 5]}, "detection 1: bbox [0, 0, -1, 5] is not finite, or has a negative side: correct or"),
         ({"bbox": [0, 0, float("inf"), 5]}, "detection 1: bbox [0, 0, inf, 5] is not finite, or has a negative side: "),
+        ({"bbox": [1e308, 0, 1e308, 5]}, "detection 1: bbox [1e+308, 0, 1e+308, 5] reaches beyond all numbers: "),
+        ({"bbox": [0, 0, 1e200, 1e200]}, "detection 1: bbox [0, 0, 1e+200, 1e+200] reaches beyond all numbers: "),
         ({"bbox": [0, 0, 5]}, "detection 1: bbox must be four numbers x, y, width, height, got [0, 0, 5]: correct or"),
         ({"bbox": [0, 0, 5, "5"]}, "detection 1: bbox must be four numbers x, y, width, height, got [0, 0, 5, '5']: "),
         ({"bbox": 5}, "detection 1: bbox must be four numbers x, y, width, height, got 5: correct or remove it"),

@@ -241,6 +241,32 @@ def test_names_come_from_the_model_or_from_the_user(build, scene_of):
         adapt(model, ["pier", "ship"], processor=processor)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [*KINDS, "yolos"])
+def test_the_model_is_shown_another_picture(kind, build, scene_of):
+    (model, processor), scene = build(kind), scene_of()
+    source = adapt(model, processor=processor)
+    before = source.emit(scene).scores
+    exchanged = source.through(lambda image: image.flip(0)).emit(scene).scores
+    torch.testing.assert_close(exchanged, source.emit(replace(scene, image=scene.image.flip(0))).scores)
+    assert float((exchanged - before).abs().max()) > 1e-3
+    darker = source.through(lambda image: image / 255).emit(scene).scores
+    assert torch.equal(source.emit(scene).scores, before)  # the source itself sees what it saw
+    processor.rescale_factor /= 255
+    torch.testing.assert_close(darker, source.emit(scene).scores)
+    undone = source.through(lambda image: image * 255).emit(scene).scores  # 255 times what float32 lost near black
+    torch.testing.assert_close(undone, before, atol=255 * 1e-5, rtol=0)
+
+
+def test_a_processor_that_does_not_say_what_it_does_is_missing(build, scene_of):
+    model, processor = build("detr")
+    source = adapt(model, processor=lambda **given: processor(**given))
+    assert source.emit(scene_of()).cells == 40
+    assert source.through(lambda image: image) == Missing(
+        "function does not say what it does: do_rescale, rescale_factor, do_normalize, image_mean, image_std"
+    )
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_model_stays_as_it_was(kind, training, build, scene_of, left_alone):

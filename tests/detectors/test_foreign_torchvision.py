@@ -292,6 +292,22 @@ def test_labels_that_do_not_fit_are_refused(kind, classes, labels, message, buil
         torchvision_source(build(kind), classes, labels)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_model_is_shown_another_picture(kind, build, scene_of):
+    source, scene = source_of(build(kind)), scene_of()
+    before = source.emit(scene)
+    exchanged = source.through(lambda image: image.flip(0)).emit(scene)
+    assert torch.equal(exchanged.scores, source.emit(replace(scene, image=scene.image.flip(0))).scores)
+    assert not torch.equal(exchanged.scores, before.scores)
+    assert torch.equal(source.emit(scene).scores, before.scores)  # the source itself sees what it saw
+    darker = source.through(lambda image: image / 255).emit(scene)
+    model = build(kind)
+    model.transform.image_mean = [255 * m for m in model.transform.image_mean]
+    model.transform.image_std = [255 * s for s in model.transform.image_std]
+    torch.testing.assert_close(darker.scores, source_of(model).emit(scene).scores)
+
+
 # ---------------------------------------------------------------- the model stays, wrong inputs are refused
 
 

@@ -103,6 +103,18 @@ def test_the_replayed_output_is_its_own_predict(name, end2end, size, yolo, scene
     same_detections(selected.found(), found.xyxy, found.conf, found.cls.long(), least=40)
 
 
+def test_the_model_is_shown_another_picture(yolo, scene_of):
+    scene = scene_of(*SIZES[0])
+    source = adapt(yolo("yolo11n", scene), size=SIDE, conf=CONF)
+    before = source.emit(scene).scores
+    exchanged = source.through(lambda image: image.flip(0)).emit(scene).scores
+    assert torch.equal(exchanged, source.emit(replace(scene, image=scene.image.flip(0))).scores)
+    assert not torch.equal(exchanged, before)
+    seen = source.through(lambda image: image / 255)._letterboxed(scene)
+    assert torch.allclose(seen, source._letterboxed(scene) / 255)
+    assert torch.equal(source.emit(scene).scores, before)
+
+
 @pytest.mark.parametrize(
     "how", [{"multi_label": True}, {"agnostic": True}, {"iou": 0.3, "conf": 0.001, "multi_label": True, "rect": False}]
 )

@@ -13,7 +13,7 @@ import torch
 
 from boresight.core.emission import Decoding, Emission, Missing, Supervision
 from boresight.core.types import Detections
-from boresight.diagnose.audit import audit, opened
+from boresight.diagnose.audit import audit
 from boresight.diagnose.consistency import by_distance, gap
 from boresight.diagnose.control import control
 from boresight.diagnose.diagnosis import diagnose, judged
@@ -23,6 +23,7 @@ from boresight.diagnose.gains import without_missed
 from boresight.diagnose.likeness import BoxIou
 from boresight.diagnose.oracles import without_duplicates
 from boresight.diagnose.ranking import calibration, correlations, kendall, regret, spearman
+from boresight.diagnose.selecting import opened
 from boresight.diagnose.truth import Truth
 from boresight.evaluate.estimate import Resampler
 

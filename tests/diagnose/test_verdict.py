@@ -159,6 +159,17 @@ def test_a_more_particular_repair_wins_where_it_explains_nearly_as_much():
     assert word({"score": 0.5, "assignment": 0.3}).word == "score"
 
 
+@pytest.mark.parametrize(
+    ("inputs", "spread", "expected"),
+    [(0.5, 0.01, "data"), (0.42, 0.01, "classification"), (0.42, 0.2, "data"), (0.3, 0.2, "classification")],
+)
+def test_another_form_of_the_images_must_repair_as_much_as_the_best(inputs, spread, expected):
+    gains = {"class": drawn(0.5), "inputs": drawn(inputs, spread)}
+    told = judge(gains, ap50=drawn(0.4).estimate(), counts=MANY, shown="upside down")
+    assert told.word == expected
+    assert ("Look at data: on images upside down, AP50 gains" in told.sentence) == (expected == "data")
+
+
 def test_what_is_not_clear_is_said():
     told = word({"class": (0.30, 0.2), "box": (0.28, 0.02)})
     assert told.word == "classification"

@@ -173,8 +173,9 @@ def _boxes(file: Path, columns: Mapping[str, Any]) -> Floats:
         raise UserError(f"{file}: row {columns['row'][row]}: a side is below zero: correct or remove it")
     with np.errstate(over="ignore"):
         corners = np.stack((x, y, x + width, y + height), axis=1)
-    if not np.isfinite(corners).all():
-        row = int(np.argwhere(~np.isfinite(corners))[0, 0])
+        beyond = ~np.isfinite(np.column_stack((corners, width * height))).all(axis=1)
+    if beyond.any():
+        row = int(beyond.argmax())
         raise UserError(f"{file}: row {columns['row'][row]}: the box reaches beyond all numbers: correct or remove it")
     return corners
 

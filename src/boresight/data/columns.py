@@ -77,7 +77,14 @@ class Columns:
         if bad.any():
             row = int(bad.argmax())
             raise self.error(row, f"bbox {values[row]} is not finite, or has a negative side", "correct or remove it")
-        return np.hstack((given[:, :2], given[:, :2] + given[:, 2:])).astype(np.float64)
+        given = given.astype(np.float64)
+        with np.errstate(over="ignore"):
+            corners = np.hstack((given[:, :2], given[:, :2] + given[:, 2:]))
+            beyond = ~np.isfinite(np.hstack((corners, given[:, 2:3] * given[:, 3:]))).all(axis=1)
+        if beyond.any():
+            row = int(beyond.argmax())
+            raise self.error(row, f"bbox {values[row]} reaches beyond all numbers", "correct or remove it")
+        return corners
 
     def flags(self, key: str) -> Bools:
         """0 or 1 of every entry, 0 where it says nothing."""

@@ -12,6 +12,7 @@ where that stretches the two axes differently, the stride is their geometric mea
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +85,7 @@ class AnchorSource:
         count = kind.channels(self.part)
         self.labels = labels_of(self.classes, labels, count, starts=kind.starts, owner=kind.name)
         self._last: Anchors | None = None
+        self._look: Callable[[Tensor], Tensor] | None = None
         with untouched(model):
             self.decoding: Decoding | None = kind.decoding(self.part)
 
@@ -121,9 +123,16 @@ class AnchorSource:
             return matched
         return trained(matched, rows, by_prediction=False)
 
+    def through(self, look: Callable[[Tensor], Tensor]) -> AnchorSource:
+        """See :class:`~boresight.diagnose.inputs.Through`."""
+        other = copy(self)
+        other._look = look
+        return other
+
     def _run(self, scene: Scene) -> tuple[Any, Anchors]:
         weight = next(self.model.parameters())
-        images, _ = self.model.transform([rgb(scene).to(weight) / 255])
+        image = rgb(scene).to(weight)
+        images, _ = self.model.transform([(image if self._look is None else self._look(image)) / 255])
         features = self.model.backbone(images.tensors)
         maps = [features] if isinstance(features, Tensor) else list(features.values())
         output = self.part.head(maps)

@@ -7,6 +7,7 @@ undone; what its image processor did to the picture does not matter.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -82,6 +83,18 @@ FAMILIES = (
 )
 
 
+SAID = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
+"""What an image processor says of itself."""
+
+
+def _seen(processor: Any, look: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
+    """Prepared pixels ``[1, 3, h, w]`` of the same picture seen through ``look``."""
+    scale = processor.rescale_factor if processor.do_rescale else 1.0
+    constants = (processor.image_mean, processor.image_std) if processor.do_normalize else ([0.0] * 3, [1.0] * 3)
+    mean, std = (pixels.new_tensor(values)[:, None, None] for values in constants)
+    return ((look((pixels[0] * std + mean) / scale) * scale - mean) / std)[None]
+
+
 class DetrSource:
     """A :class:`~boresight.core.emission.Source`, made by :func:`detr_source`; what it gives lies on the CPU."""
 
@@ -97,6 +110,7 @@ class DetrSource:
         self.model, self.processor, self.family = model, processor, family
         self.classes, self.labels = tuple(classes), list(labels)
         self.decoding: Decoding | None = decoding
+        self._look: Callable[[Tensor], Tensor] | None = None
 
     def emit(self, scene: Scene) -> Emission:
         """See :class:`~boresight.core.emission.Source`. Raises ValueError for an image that is not RGB in 0..255."""
@@ -107,6 +121,8 @@ class DetrSource:
             weight = next(self.model.parameters())
             given = self.processor(images=picture, return_tensors="pt")
             given = {k: v.to(weight) if v.is_floating_point() else v.to(weight.device) for k, v in given.items()}
+            if self._look is not None:
+                given["pixel_values"] = _seen(self.processor, self._look, given["pixel_values"])
             output = self.model(**given)
         logits = output.logits[0].float()
         scores = logits.softmax(-1) if self.family.softmax else logits.sigmoid()
@@ -135,6 +151,14 @@ class DetrSource:
         matched = torch.full((emission.cells,), -1)
         matched[query] = object_
         return trained(matched, rows, by_prediction=True)
+
+    def through(self, look: Callable[[Tensor], Tensor]) -> DetrSource | Missing:
+        """See :class:`~boresight.diagnose.inputs.Through`. Missing where its processor does not say what it does."""
+        if not all(hasattr(self.processor, name) for name in SAID):
+            return Missing(f"{type(self.processor).__name__} does not say what it does: {', '.join(SAID)}")
+        other = copy(self)
+        other._look = look
+        return other
 
     def _logits(self, scores: Tensor) -> Tensor:
         """``[N, C]`` (and one for all the rest) that the matcher turns into these ``[C, N]`` scores again."""

@@ -6,7 +6,8 @@ of the very model that it is given, so that the network is called without it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -55,6 +56,7 @@ class YoloSource:
         self.net, self.classes, self.labels = net, tuple(classes), list(labels)
         self.decoding: Decoding | None = decoding
         self.size, self.rect = size, rect
+        self._look: Callable[[Tensor], Tensor] | None = None
 
     def emit(self, scene: Scene) -> Emission:
         """See :class:`~boresight.core.emission.Source`. Raises ValueError for an image that is not RGB in 0..255."""
@@ -101,6 +103,12 @@ class YoloSource:
             )
         return trained(torch.where(chosen[0], which[0], -1), rows, by_prediction=True)
 
+    def through(self, look: Callable[[Tensor], Tensor]) -> YoloSource:
+        """See :class:`~boresight.diagnose.inputs.Through`. The grey around the image is looked at as well."""
+        other = copy(self)
+        other._look = look
+        return other
+
     def _assigner(self) -> Any:
         """That of a loss that it makes for this, as it would for a training; or Missing."""
         try:
@@ -116,7 +124,8 @@ class YoloSource:
         letterbox = _letterbox()(self.size, auto=self.rect, stride=max(int(self.net.stride.max()), 32))
         bgr = rgb_bytes(scene).flip(0).permute(1, 2, 0).contiguous().numpy()
         picture = torch.from_numpy(letterbox(image=bgr))
-        return picture.permute(2, 0, 1).flip(0)[None].contiguous().float() / 255
+        seen = picture.permute(2, 0, 1).flip(0).contiguous().float()
+        return (seen if self._look is None else self._look(seen))[None] / 255
 
 
 def _end2end(head: Any) -> bool:

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from boresight.core.emission import Decoding, Emission, Missing, Source, Supervision
 from boresight.core.types import Detections, Scene
-from boresight.decode.replay import Selected, select
 from boresight.diagnose.control import control
 from boresight.diagnose.emitted import EmittedRows, ObjectRows, Seen, emitted_rows, object_rows
+from boresight.diagnose.inputs import Otherwise, Showing
 from boresight.diagnose.likeness import BoxIou, Closeness, Likeness
 from boresight.diagnose.loudness import Loudness
 from boresight.diagnose.oracles import OF_SCORES, ORACLES, likeness_of_all, without_duplicates
+from boresight.diagnose.selecting import Selects, chosen, opened
 from boresight.diagnose.truth import Truth
 from boresight.evaluate.box_set import BoxSet
-
-LOWEST = 0.001
-"""The threshold that hides nothing from AP."""
-LIMIT = 100
-"""Detections an image that COCO's AP looks at."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +38,7 @@ class Audited:
         decoding: how the detector selects; None where it returned its own detections.
         missing: what the source cannot give, by what it is, with the reason.
         loudness: of cells near objects and in the background.
+        inputs: what it returns of some images in other forms; Missing where the source cannot show them.
         reach: of points, the distance in pixels within which one counts as found; None for boxes.
     """
 
@@ -57,6 +53,7 @@ class Audited:
     decoding: Decoding | None
     missing: dict[str, str]
     loudness: Loudness
+    inputs: Otherwise | Missing
     reach: float | None = None
 
     @property
@@ -76,6 +73,7 @@ def audit(
     scenes: Iterable[Scene],
     *,
     likeness: Likeness | None = None,
+    inputs: bool = True,
     told: Callable[[int], None] = lambda n: None,
 ) -> Audited:
     """Audit a detector.
@@ -84,6 +82,8 @@ def audit(
         source: gives raw outputs and what they are trained to be.
         scenes: with box truth; each is asked for once, its pixels are not kept.
         likeness: IoU by default.
+        inputs: show some images in six other forms as well, where the source can (up to 64 images, until 100 objects
+            were shown: see :mod:`boresight.diagnose.inputs`).
         told: hears how many images are done.
 
     Raises ValueError for no image, unknown truth, labels beyond the classes, and outputs that are not finite.
@@ -96,7 +96,7 @@ def audit(
     oracles: dict[str, list[Detections] | Missing] = {name: [] for name in ("threshold", "duplicates", *ORACLES)}
     missing: dict[str, str] = {}
     supervision: bool | Missing = Missing("no image holds an object")
-    first, loudness = 0, Loudness()
+    first, loudness, showing = 0, Loudness(), Showing(source, inputs)
     for number, scene in enumerate(scenes):
         seen = look(source, scene)
         selected = chosen(source, seen.emission)
@@ -107,6 +107,7 @@ def audit(
         supervision = _known(seen, supervision, missing)
         likeness_here = likeness_of_all(seen, like)
         loudness.add(seen, likeness_here)
+        showing.add(scene, seen.emission, seen.truth)
         _ask_oracles(source, seen, like, likeness_here, oracles)
         kept.append(scene.without_pixels())
         told(number + 1)
@@ -122,6 +123,7 @@ def audit(
         source.decoding,
         missing,
         loudness,
+        showing.told(),
         like.tolerance if isinstance(like, Closeness) else None,
     )
 
@@ -156,33 +158,6 @@ def counting(verdict: Supervision, truth: Truth) -> Supervision:
     return replace(verdict, cell=verdict.cell[keep], object=verdict.object[keep], positive=verdict.positive[keep])
 
 
-@runtime_checkable
-class Selects(Protocol):
-    """A source whose selection is no suppression of boxes, so that no :class:`Decoding` can describe it."""
-
-    def select(self, emission: Emission) -> Selected:
-        """What it returns of an output, which may be another than its own."""
-        ...
-
-
-def chosen(source: Source, emission: Emission, decoding: Decoding | None = None) -> Selected:
-    """What reaches suppression, and what becomes of it: replayed, or the detector's own detections alone.
-
-    Raises ValueError where neither is known.
-    """
-    if isinstance(source, Selects):
-        return source.select(emission)
-    if source.decoding is not None:
-        return select(emission, decoding or source.decoding)
-    if emission.found is None:
-        raise ValueError(
-            "neither `Source.decoding` nor `Emission.found` is given: what the detector returns is unknown"
-        )
-    f = emission.found
-    own = torch.arange(len(f))
-    return Selected(f.cell, f.boxes.float(), f.scores.float(), f.labels, torch.ones_like(own, dtype=torch.bool), own)
-
-
 def _known(seen: Seen, before: bool | Missing, missing: dict[str, str]) -> bool | Missing:
     """Whether the assigner looks at predictions; what is missing is noted once."""
     if seen.inside is None:
@@ -195,16 +170,6 @@ def _known(seen: Seen, before: bool | Missing, missing: dict[str, str]) -> bool 
         missing.setdefault("supervision", seen.supervision.reason)
         return seen.supervision if isinstance(before, Missing) else before
     return seen.supervision.by_prediction if len(seen.supervision.cell) or isinstance(before, Missing) else before
-
-
-def opened(decoding: Decoding) -> Decoding:
-    """The same with a threshold that hides nothing from AP, and limits that let as many through as AP looks at."""
-    return replace(
-        decoding,
-        threshold=min(decoding.threshold, LOWEST),
-        before_nms=decoding.before_nms and max(decoding.before_nms, 10 * LIMIT),
-        top_k=decoding.top_k and max(decoding.top_k, LIMIT),
-    )
 
 
 def _ask_oracles(

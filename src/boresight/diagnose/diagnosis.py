@@ -16,6 +16,7 @@ from boresight.diagnose.emitted import INSIDE, NOWHERE, SUPERVISED, UNPLACED, Em
 from boresight.diagnose.finding import Finding
 from boresight.diagnose.gains import HEARD, Gains, at_threshold, for_the_verdict, gains
 from boresight.diagnose.ranking import calibration, correlations, regret
+from boresight.diagnose.rules_inputs import forms, not_as_trained
 from boresight.diagnose.verdict import Verdict, judge
 from boresight.evaluate.box_match import match_boxes
 from boresight.evaluate.estimate import Resampler
@@ -67,7 +68,7 @@ def diagnose(
     Args:
         audited: from :func:`boresight.diagnose.audit.audit`.
         threshold: in use for single detections; None where there is none. Not asked where scores were given.
-        findings: of health rules.
+        findings: of health rules; that of the inputs is added, where pictures were shown in other forms.
         replicates, seed: of the bootstrap by image.
     """
     rows, objects = audited.rows, audited.objects
@@ -79,13 +80,18 @@ def diagnose(
     by_threshold = at_threshold(audited.boxes(), None if "scores" in audited.missing else threshold, draw.weights)
     counts = _counts(audited)
     apart = None if "scores" in audited.missing else audited.loudness.separation(HEARD)
+    shown = forms(audited.inputs, len(audited.classes), replicates=replicates, seed=seed)
+    table = for_the_verdict(attributed, by_threshold, apart)
     verdict = judge(
-        for_the_verdict(attributed, by_threshold, apart),
+        table if isinstance(shown, Missing) else table | {"inputs": shown.gains[shown.best.name]},
         ap50=attributed.now.ap50.estimate(),
         counts=counts,
         findings=findings,
         figures=audited.metrics,
+        shown=None if isinstance(shown, Missing) else shown.best.shown,
     )
+    if verdict.repair == "inputs" and not isinstance(shown, Missing):
+        findings = [*findings, not_as_trained(shown)]
     figures: dict[str, Any] = {
         "images": images,
         "classes": list(audited.classes),
@@ -101,6 +107,7 @@ def diagnose(
         "ranking": {**regret(objects, of_objects), **correlations(rows, draw), "separation": apart},
         "calibration": _calibrations(audited, rows.kept & ~ignored),
         "attribution": attributed.to_dict(),
+        "inputs": {"missing": shown.reason} if isinstance(shown, Missing) else shown.to_dict(),
         "threshold": by_threshold.to_dict(),
         "per_class": _per_class(audited, hit, ignored, of_objects),
     }

@@ -16,8 +16,8 @@ from torch import Tensor
 from boresight.core.emission import Decoding, Emission, Missing, Source, Supervision
 from boresight.core.types import Scene
 from boresight.decode.replay import Selected
-from boresight.diagnose.audit import Selects
 from boresight.diagnose.likeness import BoxIou
+from boresight.diagnose.selecting import Selects
 from boresight.diagnose.truth import Truth
 
 Fault = Literal[
@@ -86,7 +86,7 @@ class PlantedSelecting(Planted):
     """The same of a source that selects by itself, as one of points does by its peaks."""
 
     def select(self, emission: Emission) -> Selected:
-        """See :class:`~boresight.diagnose.audit.Selects`."""
+        """See :class:`~boresight.diagnose.selecting.Selects`."""
         assert isinstance(self.source, Selects)
         return self.source.select(emission)
 

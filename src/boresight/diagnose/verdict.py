@@ -37,6 +37,7 @@ TRAPS = frozenset({"background-trap", "no-better-than-constant"})
 """Findings of a score that learned nothing but how rare objects are."""
 
 ORACLE_WORDS: dict[str, Word] = {
+    "inputs": "data",
     "threshold": "threshold",
     "duplicates": "threshold",
     "assignment": "assignment",
@@ -82,6 +83,7 @@ def judge(
     counts: Mapping[str, int],
     findings: Sequence[Finding] = (),
     figures: tuple[str, str] = ("AP50", "AP"),
+    shown: str | None = None,
 ) -> Verdict:
     """Apply the rule.
 
@@ -92,13 +94,15 @@ def judge(
         findings: of the training's health and of the data.
         figures: what is gained: the name of ``ap50`` and, where boxes are loose, of what a box gains instead; one name
             twice where there is no other.
+        shown: of the gain ``inputs``: on which images the detector does better, as in "on images ...".
 
     The rule, in this order. (1) An error that the data or the geometry between data and output show is *data*: no
     other figure means anything then. (2) Fewer than 50 objects: *too few to tell*. (3) Repairs count that are worth
     0.05 with an interval above 0.02; where fewer than 200 boxes are emitted only the threshold does, and else it is
     *too few to tell*. The word is that of the largest gain, or of a more particular repair that gains four fifths of
     it: a score made true repairs nearly everything, and says little where a threshold or an untrained cell explains
-    the same; and where it repairs as much as true boxes would, good boxes are there and are not chosen. (4) Else
+    the same; and where it repairs as much as true boxes would, good boxes are there and are not chosen. Another form of
+    the images must not repair surely less than the best of them. (4) Else
     *healthy*, unless AP50 is below 0.2: then it is *background* where a rule saw that the score learned nothing but how
     rare objects are, and *several* (things at once, or nothing was learned) where none did.
     """
@@ -116,7 +120,10 @@ def judge(
     if not worth:
         return _healthy(table, ap50, figures[0])
     most = max(table[name].value for name in worth)
-    return _named(table, next(name for name in worth if table[name].value >= NEARLY * most), ap50, figures)
+    if "inputs" in worth and _falls_short(table, worth):
+        worth.remove("inputs")
+    first = next(name for name in worth if table[name].value >= NEARLY * most)
+    return _named(table, first, ap50, figures, {"inputs": f"on images {shown}"} if shown else {})
 
 
 DATA_RULES = frozenset(
@@ -135,6 +142,15 @@ DATA_RULES = frozenset(
     }
 )
 """Findings after which figures of the detector mean nothing."""
+
+
+def _falls_short(table: Mapping[str, Drawn], worth: Sequence[str]) -> bool:
+    """Whether another form of the images surely repairs less than the best repair of the output: it may do so by
+    chance, as where classes are colours and were exchanged.
+    """
+    best = max(worth, key=lambda name: table[name].value)
+    behind = table["inputs"].minus(table[best]).estimate()
+    return best != "inputs" and behind.interval is not None and behind.interval[1] < 0
 
 
 def _above(gain: Estimate, least: float) -> bool:
@@ -190,7 +206,9 @@ def _several(table: Mapping[str, Drawn], ap50: Estimate, figure: str, traps: Seq
     )
 
 
-def _named(table: Mapping[str, Drawn], first: str, ap50: Estimate, figures: tuple[str, str]) -> Verdict:
+def _named(
+    table: Mapping[str, Drawn], first: str, ap50: Estimate, figures: tuple[str, str], said: Mapping[str, str]
+) -> Verdict:
     word, gain = ORACLE_WORDS[first], table[first].estimate()
     rest = sorted((n for n in table if n != first), key=lambda n: -table[n].value)
     second = rest[0] if rest else None
@@ -200,7 +218,8 @@ def _named(table: Mapping[str, Drawn], first: str, ap50: Estimate, figures: tupl
     figure, stricter = figures
     others = {} if figure == stricter else {"threshold": f"{figure} or F1", "box": f"{figure} or {stricter}"}
     currency = others.get(first, figure)
-    what = {"duplicates": "without duplicates, which suppression should have dropped"}.get(first, "made true")
+    ways = {"duplicates": "without duplicates, which suppression should have dropped", **said}
+    what = ways.get(first, "made true")
     told = f"Look at {word}: {what}, {currency} gains {gain} ({figure} is {ap50})"
     if second and ahead:
         beside = f"; {ORACLE_WORDS[second]} would gain {table[second].estimate()}"
