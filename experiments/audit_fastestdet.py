@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +32,8 @@ from boresight.data.boxes import open_boxes
 from boresight.decode.replay import replay, select
 from boresight.detectors.foreign_model import above, untouched
 from boresight.detectors.foreign_scene import counted, rgb, same_image
+from boresight.diagnose.inputs import otherwise
+from boresight.diagnose.rules_inputs import forms
 from boresight.evaluate.detection import coco_figures
 
 SIDE, CELLS = 352, 22
@@ -119,13 +123,14 @@ class FastestDetSource:
 
     def __init__(self, network: FastestDet, threshold: float = 0.001) -> None:
         self.network, self.classes = network, COCO
+        self.look: Callable[[Tensor], Tensor] = lambda image: image
         self.decoding: Decoding | None = Decoding(
             above(threshold), before_nms=0, nms=0.45, single=True, top_k=0, least=None, cut="never"
         )
 
     def emit(self, scene: Scene) -> Emission:
         """Its picture is stretched to 352 x 352, its boxes are shares of it."""
-        picture = functional.interpolate(rgb(scene).flip(0)[None] / 255, (SIDE, SIDE), mode="bilinear")
+        picture = functional.interpolate(self.look(rgb(scene)).flip(0)[None] / 255, (SIDE, SIDE), mode="bilinear")
         with untouched(self.network):
             output = self.network(picture)[0].flatten(1)
         corners = torch.cartesian_prod(*[torch.arange(CELLS, dtype=torch.float32)] * 2).flip(1)  # x, y, row by row
@@ -138,6 +143,12 @@ class FastestDetSource:
             centres=corners / CELLS * size,
             strides=(size / CELLS).prod().sqrt().expand(CELLS**2),
         )
+
+    def through(self, look: Callable[[Tensor], Tensor]) -> FastestDetSource:
+        """See :class:`~boresight.diagnose.inputs.Through`."""
+        other = copy(self)
+        other.look = look
+        return other
 
     def supervise(self, emission: Emission, scene: Scene) -> Supervision | Missing:
         """As if the image were a batch: the mean that a candidate must beat is that of a batch in its training."""
@@ -229,6 +240,13 @@ def main() -> None:
     for name in fits[0]:
         fit = torch.cat([f[name] for f in fits])
         print(f"{name}: {len(fit)} boxes, mean IoU {float(fit.mean()):.3f}")
+    told = forms(otherwise(source, (in_coco(data[i], data.classes) for i in range(len(data)))), len(COCO))
+    if isinstance(told, Missing):
+        print(f"MISSING inputs: {told.reason}")
+        return
+    print(f"AP50 of {told.images} images {told.as_is.estimate()}; shown otherwise it gains")
+    for name, gain in told.gains.items():
+        print(f"  {name}: {gain.estimate()}")
 
 
 if __name__ == "__main__":
