@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from boresight.core.errors import UserError
 from boresight.core.types import Detections, Points, Scene
@@ -149,6 +150,22 @@ def test_other_data(copied):
     figures = evaluate_run(copied, data={"test_frames": 2}, bootstrap=0)
     assert (figures["frames"], figures["data"]) == (2, {"test_frames": 2})
     assert json.loads(copied.evaluation.read_text())["data"] == {"test_frames": 2}
+
+
+def test_of_another_folder_everything_is_judged(copied, tmp_path):
+    (tmp_path / "other" / "images").mkdir(parents=True)
+    rng, rows = np.random.default_rng(0), ["image,x,y"]
+    for i in range(5):
+        Image.fromarray(rng.integers(0, 255, (64, 80), dtype=np.uint8)).save(tmp_path / f"other/images/{i}.png")
+        rows.append(f"{i}.png,{10 + i},12.5")
+    (tmp_path / "other" / "points.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "other" / "splits").mkdir()
+    (tmp_path / "other" / "splits" / "some.txt").write_text("1\n3\n")
+    other = {"source": "csv", "root": str(tmp_path / "other")}
+    figures = evaluate_run(copied, data=other, bootstrap=0)
+    assert (figures["frames"], figures["data"]) == (5, other | {"test": "*"})  # none is held out: none was trained on
+    assert evaluate_run(copied, data=other | {"test": "some"}, bootstrap=0)["frames"] == 2
+    assert evaluate_run(copied, data=other, split="val", bootstrap=0)["frames"] == 1
 
 
 def test_the_last_line_is_short(copied):

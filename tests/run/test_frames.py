@@ -203,3 +203,9 @@ def test_the_audit_of_a_folder(table, tmp_path):
     split(tmp_path, "b", ["f1", "f77"])
     found = {(p.kind, p.split) for p in check_folder(tmp_path, ["a", "b"]) if p.severity == "error"}
     assert found == {("split_overlap", "a"), ("missing_image", "b")}
+
+
+def test_everything_in_the_folder_can_be_the_test(table):
+    splits = point_splits(replace(table, test="*", on_problem="drop"), only="test")
+    assert list(splits.test.names) == [f"f{i}.png" for i in range(10)]
+    assert len(splits.val) == 2

@@ -32,6 +32,18 @@ TARGETS = targets_of([[0, 0, -1], [-1, 2, -1]], [0, 0, 1, 1], [True, True, True,
 NOTHING = targets_of([[-1, -1, -1], [-1, -1, -1]], [], [])
 
 
+ONE_CHANNEL = DenseTargets(  # as a refiner's: the boxes of object 0 (ship) have two cells, of 1 and 2 (buoys) one each
+    positive=torch.tensor([[[[True, True, True, True, False]]]]),
+    matched=torch.tensor([[[[0, 0, 1, 2, -1]]]]),
+    score=torch.ones(1, 1, 1, 5),
+    ignore=torch.zeros(1, 1, 1, 5, dtype=torch.bool),
+    objects=torch.zeros(3, 4),
+    labels=torch.tensor([0, 1, 1]),
+    counted=torch.ones(3, dtype=torch.bool),
+    normaliser=torch.tensor(3.0),
+)
+
+
 @pytest.fixture
 def log(tmp_path) -> Logbook:
     return Logbook(RunFolder(tmp_path), Accelerator(cpu=True), LoopState(2), ("ship", "buoy"))
@@ -57,10 +69,13 @@ def test_an_epoch_by_hand(log):
     ship = {"class": "ship", "positives": 4, "objects": 4, "positives_per_object": 1.0, "objects_with_none": 2}
     buoy = {"class": "buoy", "positives": 2, "objects": 2, "positives_per_object": 1.0, "objects_with_none": 0}
     assert log.target_rows == [{"epoch": 4} | ship, {"epoch": 4} | buoy]
+    log.count(ONE_CHANNEL)
+    log.close_epoch(4)
+    assert [(r["class"], r["positives"], r["objects"]) for r in log.target_rows[2:]] == [("ship", 2, 1), ("buoy", 2, 2)]
     log.count(NOTHING)
     log.close_epoch(5)  # the tally has begun anew
-    assert [(r["epoch"], r["positives"], r["objects"]) for r in log.target_rows[2:]] == [(5, 0, 0)] * 2
-    assert log.target_rows[2]["positives_per_object"] is None
+    assert [(r["epoch"], r["positives"], r["objects"]) for r in log.target_rows[4:]] == [(5, 0, 0)] * 2
+    assert log.target_rows[4]["positives_per_object"] is None
 
 
 def test_losses_are_averaged_and_counts_added_over_the_passes(log):

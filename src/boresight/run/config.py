@@ -22,7 +22,7 @@ class DataSettings:
         root: the folder; `$NAME` is read from the environment.
         train: split of the training frames (a name under `root`/splits, or a file of names); empty: every frame.
         val: split that chooses threshold and best checkpoint; empty: `val_share` of the training frames is held out.
-        test: split that `evaluate` judges by default; empty: the validation frames.
+        test: split that `evaluate` judges by default; `*`: all frames in `root`; empty: the validation frames.
         val_share: share of the training frames held out, by frame, the same for the same `seed`.
         seed: of the held-out share and of made frames (not of the training: that is `train.seed`).
         preset: skyfield: `white`, `easy`, `default` or `hard`.

@@ -17,7 +17,7 @@ class BoxDataSettings:
         root: the folder; `$NAME` is read from the environment.
         train: split of the training images.
         val: split that chooses threshold and best checkpoint; empty: `val_share` of the training images is held out.
-        test: split that `evaluate` judges by default; empty: the validation images.
+        test: split that `evaluate` judges by default; `*`: all images in `root`; empty: the validation images.
         val_share: share of the training images held out, the same for the same `seed`.
         seed: of the held-out share and of made scenes (not of the training: that is `train.seed`).
         queries: what to ask for a class, `class=query|synonym`; a class that is not named is asked by its own name.

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from boresight.core.errors import UserError
+from boresight.run.frames import WHOLE
 from boresight.run.parse import merged, nested, settings_from
 from boresight.run.predict import load_trained
 from boresight.run.processes import joined
@@ -33,7 +34,8 @@ def evaluate_run(
         split: ``train``, ``val`` or ``test``.
         limit: judge the first so many frames only.
         which: the checkpoint, ``last`` or ``best``.
-        data: keys of ``data`` to change (another folder, say); ``evaluation.json`` records them.
+        data: keys of ``data`` to change (another folder, say); ``evaluation.json`` records them. Of another folder
+            everything is judged where neither they nor the run name a split for the test.
         changed: keys of further groups to change (the coarse boxes of a refiner, say), recorded as well.
         bootstrap: image resamples for the intervals.
         quiet: no progress.
@@ -45,6 +47,8 @@ def evaluate_run(
         joined()  # each takes its own device before anything goes there
     trained = load_trained(run, which)
     settings, kind = trained.settings, recipe(trained.checkpoint.detector)
+    if data and "root" in data and "test" not in data and not settings.data.test:
+        data = {**data, "test": WHOLE}  # nothing of it was trained on, so that nothing need be held out
     changes = {**(changed or {}), **({"data": data} if data else {})}
     if changes:
         settings = settings_from(type(settings), merged(nested(settings), changes), origin="the changed settings")

@@ -47,6 +47,10 @@ def skyfield(data: DataSettings, split: str) -> Skyfield:
     return Skyfield(sky, count=count, seed=data.seed, first=first)
 
 
+WHOLE = "*"
+"""The name of a split that is everything in the folder."""
+
+
 def opened(data: DataSettings | BoxDataSettings, open_split: Callable[..., T]) -> dict[str, T | Subset]:
     """The frames of a data set on disk by split, unchecked; what is not named is held out or shared as the keys say.
 
@@ -57,7 +61,8 @@ def opened(data: DataSettings | BoxDataSettings, open_split: Callable[..., T]) -
     root = expanded(data.root, "data.root")
 
     def read(split: str) -> T:
-        return open_split(root, split or None, kind=data.source, audit=data.on_problem == "drop")
+        name = None if split == WHOLE else split or None
+        return open_split(root, name, kind=data.source, audit=data.on_problem == "drop")
 
     train: Any = read(data.train)
     if data.val:

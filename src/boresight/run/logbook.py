@@ -108,10 +108,10 @@ class Logbook:
     def count(self, targets: DenseTargets) -> None:
         """Add up the epoch's positives and objects, class by class, on the device."""
         tally = self.state.tally = self.state.tally.to(targets.positive.device)
-        has = targets.positives_per_object() > 0
-        tally[0] += targets.positive.sum((0, 2, 3))
-        tally[1].index_add_(0, targets.labels, targets.counted.long())  # bincount would wait for the device
-        tally[2].index_add_(0, targets.labels, (targets.counted & ~has).long())
+        each = targets.positives_per_object()  # by object: a refiner's targets have one channel for all classes
+        tally[0].index_add_(0, targets.labels, each)  # bincount would wait for the device
+        tally[1].index_add_(0, targets.labels, targets.counted.long())
+        tally[2].index_add_(0, targets.labels, (targets.counted & (each == 0)).long())
 
     def close_epoch(self, epoch: int) -> None:
         """Turn the tally into the epoch's rows and start it anew."""
