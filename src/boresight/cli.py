@@ -75,8 +75,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     evaluate = verb("evaluate", _evaluate, "judge a run on a split, at the threshold frozen on its validation frames")
     evaluate.epilog = (
-        "--data.KEY VALUE judges other frames, say --data.root DIR --data.test SPLIT (`*`: all of it); of `refine` also "
-        "--coarse.KEY and --decode.KEY: --coarse.test_file FOUND.json judges what it makes of a detector's boxes"
+        "--data.KEY VALUE judges other frames, say --data.root DIR --data.test SPLIT (`*`: all of it); of `refine` "
+        "also --coarse.KEY and --decode.KEY: --coarse.test_file FOUND.json judges what it makes of a detector's boxes"
     )
     evaluate.add_argument("run_folder", metavar="RUN")
     evaluate.add_argument("--split", default="test", choices=["train", "val", "test"])

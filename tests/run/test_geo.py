@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from contextlib import nullcontext
 from itertools import pairwise
@@ -14,7 +15,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from boresight.core.errors import UserError
 from boresight.core.types import Detections
-from boresight.run.geo import geojson, has_transform
+from boresight.run.geo import geojson, has_transform, write_places
 
 SCALE, TIE, MATRIX = 33550, 33922, 34264
 FOUND = Detections(
@@ -98,6 +99,19 @@ def test_a_real_geotiff(tmp_path):
     assert ring[2] == pytest.approx([15 + 80 / 0.9996 / 111_319.49, 80 / 0.9996 / 110_574.3], abs=1e-8)
 
 
+def test_points_become_points(tmp_path, rasterio):
+    """Beside a box in one answer, at the place that the box's corner has there."""
+    boxes = torch.tensor([[2.0, 4.0, 2.0, 4.0], [2.0, 4.0, 10.0, 8.0]])
+    found = Detections(boxes, torch.tensor([0.9123456, 0.5]), torch.tensor([1, 0]), torch.tensor([-1, -1]))
+    point, box = geojson(tiff(tmp_path / "a.tif", (SCALE, TIE)), found, ("ship", "dot"))["features"]
+    assert point["properties"] == {"class": "dot", "score": 0.912346, "point_px": [2.0, 4.0]}
+    assert point["geometry"]["type"] == "Point"
+    assert point["geometry"]["coordinates"] == box["geometry"]["coordinates"][0][3]
+    path = write_places(tmp_path / "a.tif", found, ("ship", "dot"), tmp_path / "found.json", "1-a")
+    assert path == tmp_path / "found-1-a.geojson"
+    assert json.loads(path.read_text())["features"] == [point, box]
+
+
 def test_without_rasterio_one_line_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "rasterio", None)
     with pytest.raises(UserError) as caught:
@@ -116,7 +130,7 @@ def test_without_rasterio_a_plain_tiff_is_no_mistake(tmp_path, monkeypatch):
 def test_boxes_become_polygons(tmp_path, rasterio):
     places = geojson(tiff(tmp_path / "a.tif", (SCALE, TIE)), FOUND, ("ship", "red plane"))
     assert places["type"] == "FeatureCollection"
-    assert rasterio.asked == [("EPSG:32631", "EPSG:4326")] * 2
+    assert rasterio.asked == [("EPSG:32631", "EPSG:4326")]  # all corners at once
     first, second = places["features"]
     assert first["type"] == "Feature"
     assert first["properties"] == {"query": "red plane", "score": 0.912346, "bbox_px": [2.0, 4.0, 10.0, 8.0]}

@@ -118,6 +118,27 @@ def test_an_out_that_is_a_table(trained, pictures, tmp_path):
     assert json.loads((tmp_path / "a.json").read_text())
 
 
+def test_points_of_a_georeferenced_frame_are_places_on_the_earth(trained, pictures, tmp_path, capsys):
+    """By rasterio itself: pixels of 10 m from (500000, 0) of UTM zone 33 on, which is 15 degrees east."""
+    import rasterio
+
+    place = rasterio.Affine(10, 0, 500_000, 0, -10, 0)
+    pixels = np.array(Image.open(pictures / "eight.png"))
+    with rasterio.open(tmp_path / "b.tif", "w", "GTiff", 61, 47, 1, "EPSG:32633", place, "uint8") as file:
+        file.write(pixels[None])
+    images = [str(pictures / "eight.png"), str(tmp_path / "b.tif")]
+    assert predict(trained, *images, "--out", str(tmp_path / "a.json"), "--threshold", "0", "--json") == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["geojson"] == [str(tmp_path / "a-2-b.geojson")]
+    rows = [r for r in rows_of(tmp_path / "a.csv") if r["image"] == "b.tif"]
+    features = json.loads((tmp_path / "a-2-b.geojson").read_text())["features"]
+    assert len(features) == len(rows) > 0
+    for row, feature in zip(rows, features, strict=True):
+        assert feature["properties"]["score"] == pytest.approx(float(row["score"]), abs=1e-6)
+        east, north = feature["geometry"]["coordinates"]
+        assert east == pytest.approx(15 + float(row["x"]) * 10 / 0.9996 / 111_319.49, abs=1e-7)
+        assert north == pytest.approx(-float(row["y"]) * 10 / 0.9996 / 110_574.3, abs=1e-7)
+
+
 def test_overlays(trained, pictures, tmp_path):
     assert (
         predict(

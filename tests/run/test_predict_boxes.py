@@ -237,7 +237,7 @@ def test_a_picture_of_one_bit_is_black_and_white(trained_text, tmp_path):
 
 
 def test_places_on_the_earth_go_beside_the_results(trained_text, pictures, tmp_path, monkeypatch):
-    from boresight.run import found_boxes as module
+    from boresight.run import geo as module
 
     monkeypatch.setattr(module, "geojson", lambda image, found, names: {"n": len(found)} if image.stem == "b" else None)
     told = predict_boxes(trained_text, [str(pictures)], tmp_path / "found.json", threshold=0.0)

@@ -16,7 +16,7 @@ from boresight.data.image_files import image_files
 from boresight.data.raster import Raster, open_large
 from boresight.data.rgb_image import rgb_pixels
 from boresight.run.found_points import LARGEST_PICTURE, picture_names
-from boresight.run.geo import geojson
+from boresight.run.geo import write_places
 from boresight.run.progress import Progress
 from boresight.run.record import write_atomic, write_text
 from boresight.run.results import box_results
@@ -84,15 +84,6 @@ def write_found(
     write_text(out, json.dumps(results, allow_nan=False) + "\n")
     write_csv(table, images, found, names)
     return {"out": str(out), "csv": str(table)}
-
-
-def write_places(image: Path, found: Detections | Found, names: Sequence[str], out: Path, suffix: str) -> Path | None:
-    """GeoJSON beside ``out`` for a georeferenced image; its path, or None for any other image."""
-    if (places := geojson(image, found, names)) is None:
-        return None
-    path = out.with_name(f"{out.stem}-{suffix}.geojson")
-    write_text(path, json.dumps(places, allow_nan=False) + "\n")
-    return path
 
 
 def write_csv(path: Path, images: Sequence[str], found: Sequence[Detections | Found], names: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from boresight.core.found import Found
 from boresight.data.image import stored_pixels
 from boresight.data.image_files import image_files
 from boresight.data.raster import GrayRaster, Raster, gray, is_large
+from boresight.run.geo import write_places
 from boresight.run.progress import Progress
 from boresight.run.record import write_atomic, write_text
 from boresight.run.results import detection_rows, point_results
@@ -40,7 +41,7 @@ def find_points(
     overlays: Path | None = None,
     quiet: bool = True,
 ) -> dict[str, Any]:
-    """Run ``finder`` over frames; write COCO results, a table, and pictures where asked for.
+    """Run ``finder`` over frames; write COCO results, a table, GeoJSON where it can, and pictures where asked for.
 
     A TIFF too large for memory is read by windows (:mod:`boresight.data.raster`), twice: for the brightness of the
     whole frame, which is as exact as that of any other, and for what is found. Its picture is a reduced one.
@@ -48,15 +49,17 @@ def find_points(
     files = image_files(list(images))
     names = [name for name, _ in files]
     drawn = [] if overlays is None else [overlays / name for name in picture_names(names)]
-    found = []
+    found, geo = [], []
     with Progress(len(files), label="detect", quiet=quiet) as bar:
         for i, (name, file) in enumerate(files):
             pixels, light = frame(file)
             found.append(finder(pixels, name, light))
+            geo.append(write_places(file, found[-1], classes, out, f"{i + 1}-{Path(name).stem}"))
             if drawn:
                 draw_frame(drawn[i], pixels, light, found[-1], threshold)
             bar.step(1)
-    return {**write_points(out, names, found, threshold, classes), "overlays": [str(p) for p in drawn]}
+    told = write_points(out, names, found, threshold, classes)
+    return {**told, "geojson": [str(p) for p in geo if p is not None], "overlays": [str(p) for p in drawn]}
 
 
 def frame(file: Path) -> tuple[np.ndarray | Raster, tuple[float, float]]:
