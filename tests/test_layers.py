@@ -16,7 +16,7 @@ FLOORS = (
     {"diagnose", "detectors"},
     {"run"},
     {"report"},
-    {"cli_data", "cli_cache", "cli_diagnose", "cli_export"},
+    {"cli_data", "cli_cache", "cli_diagnose", "cli_export", "cli_predict"},
     {"cli"},
     {"__main__"},  # python -m boresight: a door to the command line
 )

@@ -19,7 +19,8 @@ from boresight import __version__
 from boresight.cli_cache import add_cache_verbs
 from boresight.cli_data import add_data_verbs
 from boresight.cli_diagnose import add_diagnose_verb
-from boresight.cli_export import add_export_verb, predict_exported
+from boresight.cli_export import add_export_verb
+from boresight.cli_predict import add_predict_verb, add_refine_verb
 from boresight.core.errors import Failure, Stopped, UserError, did_you_mean
 from boresight.run.rank import is_first
 
@@ -60,55 +61,15 @@ def build_parser() -> argparse.ArgumentParser:
     quick.add_argument("--out", help=where)
     quick.add_argument("--seed", type=int, default=0)
 
-    train = verb("train", _train, "train a detector; `boresight train point --print_config` shows every key")
-    train.add_argument("detector", choices=["point", "text", "localise", "refine"], help="the system to train")
-    train.add_argument("--runs", default="runs", help="where run folders go (default: %(default)s)")
-    train.add_argument("--name", help="name of the run folder (default: the configuration's name, or the detector's)")
-    train.add_argument("--resume", metavar="RUN", help="continue that run")
-    train.add_argument("--fast", action="store_true", help="refine: a tenth of the images (data.sample_ratio 0.1)")
-    train.add_argument("--debug", action="store_true", help="refine: 100 images (data.max_images 100)")
-    train.add_argument(
-        "--clear-cache",
-        action="store_true",
-        help="refine: first clear what features.store_folder holds of this encoder",
-    )
+    _train_options(verb("train", _train, "train a detector; `boresight train point --print_config` shows every key"))
+    text = "judge a run on a split, at the threshold frozen on its validation frames"
+    _evaluate_options(verb("evaluate", _evaluate, text))
 
-    evaluate = verb("evaluate", _evaluate, "judge a run on a split, at the threshold frozen on its validation frames")
-    evaluate.epilog = (
-        "--data.KEY VALUE judges other frames, say --data.root DIR --data.test SPLIT (`*`: all of it); of `refine` "
-        "also --coarse.KEY and --decode.KEY: --coarse.test_file FOUND.json judges what it makes of a detector's boxes"
-    )
-    evaluate.add_argument("run_folder", metavar="RUN")
-    evaluate.add_argument("--split", default="test", choices=["train", "val", "test"])
-    evaluate.add_argument("--limit", type=int, help="judge the first N frames only")
-    evaluate.add_argument("--checkpoint", default="last", choices=["last", "best"])
+    text = "find targets, or what --queries ask for, in images; write CSV and COCO JSON"
+    add_predict_verb(verbs.add_parser("predict", help=text, description=text), _common)
 
-    predict = verb("predict", _predict, "find targets, or what --queries ask for, in images; write CSV and COCO JSON")
-    predict.add_argument("run_folder", metavar="RUN", help="a run, or a file of `export --format onnx`")
-    predict.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders or patterns")
-    predict.add_argument(
-        "--out", default="predictions.json", help="COCO results; a CSV of the same name is written beside"
-    )
-    predict.add_argument("--queries", help="what to look for, say `ship,red aircraft` (default: the trained classes)")
-    predict.add_argument(
-        "--window", type=int, default=1024, help="look at larger images in overlapping windows of this side, pixels"
-    )
-    predict.add_argument("--threshold", type=float, help="instead of the one chosen on validation")
-    predict.add_argument("--refine", metavar="RUN2", help="tighten the boxes with that run of `refine`")
-    predict.add_argument(
-        "--refine-threshold", type=float, help="confidence from which RUN2 replaces a box; 0 replaces all"
-    )
-    predict.add_argument("--overlays", metavar="DIR", help="also draw every frame with its detections")
-    predict.add_argument("--checkpoint", default="last", choices=["last", "best"])
-
-    refine = verb("refine", _refine, "tighten the boxes of a COCO file; writes the file anew and a page of what moved")
-    refine.add_argument("--annotations", required=True, metavar="FILE", help="COCO boxes")
-    refine.add_argument("--images", required=True, metavar="DIR", help="the folder of its images")
-    refine.add_argument("--out", required=True, metavar="FILE", help="the COCO file with tighter boxes")
-    refine.add_argument("--run", dest="refiner", required=True, metavar="RUN", help="a run of `refine`")
-    refine.add_argument(
-        "--threshold", type=float, help="confidence from which a box is replaced, instead of the run's own"
-    )
+    text = "tighten the boxes of a COCO file; writes the file anew and a page of what moved"
+    add_refine_verb(verbs.add_parser("refine", help=text, description=text), _common)
 
     text = "say why a detector fails: a run of ours, or anybody's detections"
     add_diagnose_verb(verbs.add_parser("diagnose", help=text, description=text), _common)
@@ -139,6 +100,31 @@ def build_parser() -> argparse.ArgumentParser:
     data = verbs.add_parser("data", help="make, check or convert data")
     add_data_verbs(data.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_Parser), _common)
     return parser
+
+
+def _train_options(train: argparse.ArgumentParser) -> None:
+    train.add_argument("detector", choices=["point", "text", "localise", "refine"], help="the system to train")
+    train.add_argument("--runs", default="runs", help="where run folders go (default: %(default)s)")
+    train.add_argument("--name", help="name of the run folder (default: the configuration's name, or the detector's)")
+    train.add_argument("--resume", metavar="RUN", help="continue that run")
+    train.add_argument("--fast", action="store_true", help="refine: a tenth of the images (data.sample_ratio 0.1)")
+    train.add_argument("--debug", action="store_true", help="refine: 100 images (data.max_images 100)")
+    train.add_argument(
+        "--clear-cache",
+        action="store_true",
+        help="refine: first clear what features.store_folder holds of this encoder",
+    )
+
+
+def _evaluate_options(evaluate: argparse.ArgumentParser) -> None:
+    evaluate.epilog = (
+        "--data.KEY VALUE judges other frames, say --data.root DIR --data.test SPLIT (`*`: all of it); of `refine` "
+        "also --coarse.KEY and --decode.KEY: --coarse.test_file FOUND.json judges what it makes of a detector's boxes"
+    )
+    evaluate.add_argument("run_folder", metavar="RUN")
+    evaluate.add_argument("--split", default="test", choices=["train", "val", "test"])
+    evaluate.add_argument("--limit", type=int, help="judge the first N frames only")
+    evaluate.add_argument("--checkpoint", default="last", choices=["last", "best"])
 
 
 def _common(added: argparse.ArgumentParser, run: Callable[..., Result]) -> argparse.ArgumentParser:
@@ -264,84 +250,6 @@ def _evaluate(args: argparse.Namespace, rest: list[str]) -> Result:
     if not args.json and is_first():
         print(recipe(read_settings(config).detector).summary(figures))
     return last_line(figures)
-
-
-def _predict(args: argparse.Namespace, rest: list[str]) -> Result:
-    told = _found(args)
-    if not told["detections"] and not args.json:
-        count, files = told["images"], " and ".join(told[key] for key in ("out", "csv"))
-        images = f"{count} image{'' if count == 1 else 's'}"
-        print(f"{images}, 0 detections at threshold {told['threshold']:.3g} (--threshold changes it); wrote {files}")
-    return told
-
-
-def _found(args: argparse.Namespace) -> Result:
-    from boresight.run.record import RunFolder
-
-    exported = Path(args.run_folder).suffix.lower() == ".onnx"
-    run = None if exported else RunFolder.existing(args.run_folder)
-    if args.threshold is not None and not 0 <= args.threshold <= 1:
-        raise UserError(f"--threshold {args.threshold}: must be between 0 and 1")
-    if args.window < 64:
-        raise UserError(f"--window {args.window}: must be 64 pixels or more")
-    if run is None:
-        return predict_exported(args)
-    from boresight.run.systems import read_settings
-
-    kind = read_settings(run.config).detector
-    if args.queries is not None and kind == "point":
-        raise UserError(f"--queries: {run.root} is a run of `point`, which finds points and takes no queries")
-    if kind == "refine":
-        raise UserError(f"{run.root}: a run of `refine` finds nothing itself: predict RUN IMAGES --refine {run.root}")
-    if args.refine is not None and kind == "point":
-        raise UserError(f"--refine: {run.root} is a run of `point`, whose points have no boxes to tighten")
-    overlays = Path(args.overlays) if args.overlays else None
-    common: dict[str, Any] = {"threshold": args.threshold, "overlays": overlays, "which": args.checkpoint}
-    if kind == "point":
-        from boresight.run.predict import predict_images
-
-        return predict_images(run, args.images, Path(args.out), window=args.window, quiet=args.quiet, **common)
-    from boresight.run.found_boxes import split_queries
-    from boresight.run.predict_boxes import predict_boxes
-
-    queries = split_queries(args.queries) if args.queries is not None else ()
-    refiner = RunFolder.existing(args.refine) if args.refine is not None else None
-    if args.refine_threshold is not None and not 0 <= args.refine_threshold <= 1:
-        raise UserError(f"--refine-threshold {args.refine_threshold}: must be between 0 and 1")
-    if args.refine_threshold is not None and refiner is None:
-        raise UserError("--refine-threshold: nothing is refined; name a run with --refine")
-    return predict_boxes(
-        run,
-        args.images,
-        Path(args.out),
-        queries=queries,
-        window=args.window,
-        quiet=args.quiet,
-        refiner=refiner,
-        refine_threshold=args.refine_threshold,
-        **common,
-    )
-
-
-def _refine(args: argparse.Namespace, rest: list[str]) -> Result:
-    from boresight.run.record import RunFolder
-
-    if args.threshold is not None and not 0 <= args.threshold <= 1:
-        raise UserError(f"--threshold {args.threshold}: must be between 0 and 1")
-    run = RunFolder.existing(args.refiner)
-    from boresight.report.sloppy import refine_annotations
-
-    result = refine_annotations(
-        Path(args.annotations),
-        Path(args.images),
-        Path(args.out),
-        run=run,
-        threshold=args.threshold,
-        quiet=args.quiet,
-    )
-    if not args.json:
-        print(f"{result['replaced']} of {result['boxes']} boxes replaced; {result['out']}; {result['report']}")
-    return result
 
 
 def _compare(args: argparse.Namespace, rest: list[str]) -> Result:

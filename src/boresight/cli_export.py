@@ -1,4 +1,4 @@
-"""The verb that exports a run, and `predict` with the file that it made."""
+"""The verb that exports a run."""
 
 from __future__ import annotations
 
@@ -49,55 +49,3 @@ def _export(args: argparse.Namespace, rest: list[str]) -> Result:
         frames=args.frames,
         quiet=args.json,
     )
-
-
-def predict_exported(args: argparse.Namespace) -> Result:
-    """`predict` with an ONNX file; torch stays out."""
-    from boresight.run.found_boxes import split_queries
-    from boresight.run.onnx_model import OnnxModel
-    from boresight.run.predict_onnx import predict_boxes, predict_points
-
-    if args.checkpoint != "last":
-        raise UserError(f"--checkpoint: {args.run_folder} holds one; export the other with --which {args.checkpoint}")
-    model = OnnxModel.open(args.run_folder)
-    overlays = Path(args.overlays) if args.overlays else None
-    common: Result = {"threshold": args.threshold, "overlays": overlays, "quiet": args.quiet}
-    if model.system == "point":
-        if args.queries is not None:
-            raise UserError(f"--queries: {model.path} holds a `point`, which finds points and takes no queries")
-        if args.refine is not None:
-            raise UserError(f"--refine: {model.path} holds a `point`, whose points have no boxes to tighten")
-        return predict_points(model, args.images, Path(args.out), window=args.window, **common)
-    if model.system == "refine":
-        raise UserError(
-            f"{model.path}: a `refine` finds nothing itself: predict TEXT.onnx IMAGES --refine {model.path}"
-        )
-    queries = split_queries(args.queries) if args.queries is not None else ()
-    return predict_boxes(
-        model,
-        args.images,
-        Path(args.out),
-        queries=queries,
-        window=args.window,
-        refiner=_refiner(args),
-        refine_threshold=args.refine_threshold,
-        **common,
-    )
-
-
-def _refiner(args: argparse.Namespace) -> Any:
-    """The file of `--refine`, or None."""
-    from boresight.run.onnx_model import OnnxModel
-
-    if args.refine is None:
-        if args.refine_threshold is not None:
-            raise UserError("--refine-threshold: nothing is refined; name a file with --refine")
-        return None
-    if args.refine_threshold is not None and not 0 <= args.refine_threshold <= 1:
-        raise UserError(f"--refine-threshold {args.refine_threshold}: must be between 0 and 1")
-    if Path(args.refine).suffix.lower() != ".onnx":
-        raise UserError(f"--refine {args.refine}: with an exported file give one of a refiner: `boresight export` it")
-    refiner = OnnxModel.open(args.refine)
-    if refiner.system != "refine":
-        raise UserError(f"--refine {args.refine}: holds a `{refiner.system}`; give a file of a run of `refine`")
-    return refiner

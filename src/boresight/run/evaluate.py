@@ -47,7 +47,7 @@ def evaluate_run(
         joined()  # each takes its own device before anything goes there
     trained = load_trained(run, which)
     settings, kind = trained.settings, recipe(trained.checkpoint.detector)
-    if data and "root" in data and "test" not in data and not settings.data.test:
+    if data and "root" in data and not {"test", "val", "val_share"} & data.keys() and not settings.data.test:
         data = {**data, "test": WHOLE}  # nothing of it was trained on, so that nothing need be held out
     changes = {**(changed or {}), **({"data": data} if data else {})}
     if changes:
