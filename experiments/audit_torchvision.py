@@ -150,7 +150,8 @@ def as_markdown(base: dict[str, Any], results: Sequence[dict[str, Any]]) -> str:
         harmful = [a for a in due if a != "harmless"]
         rest = len(due) - len(harmful)
         lines += ["", f"Faults {said}: {harmful.count('yes')} of {len(harmful)} verdicts as expected, {rest} harmless."]
-    return "\n".join(lines)
+    said = [f"- {told['name']}: {'; '.join(told['findings'])}" for told in results if told["findings"]]
+    return "\n".join([*lines, "", "Findings:", *said] if said else lines)
 
 
 def _row(told: dict[str, Any], base: dict[str, Any]) -> str:

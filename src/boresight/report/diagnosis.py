@@ -80,7 +80,7 @@ def diagnosis_part(run: RunData) -> DiagnosisPart:
             run,
             word=said["verdict"]["word"],
             missing=tuple(f"{name}: {reason}" for name, reason in said["missing"].items()),
-            findings=_findings(said),
+            findings=findings_table(said),
             remedies=tuple(f"{r['change_text']}: {r['why']}" for r in said.get("remedies", [])),
             proof=_proof(said),
         )
@@ -262,7 +262,8 @@ def _classes(said: Mapping[str, Any]) -> Table:
     return Table(heads, rows)
 
 
-def _findings(said: Mapping[str, Any]) -> Table | None:
+def findings_table(said: Mapping[str, Any]) -> Table | None:
+    """The rules that fired, a row each; None where none did."""
     rows = []
     for f in said["findings"]:
         evidence = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in f["evidence"].items())

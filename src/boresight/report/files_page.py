@@ -15,7 +15,15 @@ from boresight.data.coco import coco_boxes
 from boresight.diagnose.coco_files import CocoFiles, coco_files
 from boresight.report.box_tables import Table
 from boresight.report.browser import Browser, Making, browser_of
-from boresight.report.diagnosis import MAIN, REPAIRS, DiagnosisPart, gains_panel, reliability, verdict_sentences
+from boresight.report.diagnosis import (
+    MAIN,
+    REPAIRS,
+    DiagnosisPart,
+    findings_table,
+    gains_panel,
+    reliability,
+    verdict_sentences,
+)
 from boresight.report.judged import Opened
 from boresight.report.judged_boxes import judged_boxes
 from boresight.report.localisation import estimate
@@ -130,4 +138,5 @@ def _part(run: RunData, said: Mapping[str, Any]) -> DiagnosisPart:
         ),
         more=(("Scores by class", Table(["Class", "Detections", "Expected error", "Score less IoU"], classes)),),
         missing=tuple(f"{name}: {reason}" for name, reason in said["missing"].items()),
+        findings=findings_table(said),
     )

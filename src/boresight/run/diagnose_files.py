@@ -85,6 +85,7 @@ def summary(told: Told) -> str:
         lines += ["", f"  score less IoU: {curve['bias']:+.3f} on average, expected error {curve['error']:.3f}"]
     t = f["threshold"]
     lines.append(f"  best F1 {t['best_f1']['value'] or 0.0:.3f} at score {t['best_threshold']:.3f}")
+    lines += [f"  {one.line()}" for one in d.findings]
     if (c := told.coco) is not None:
         shown = {"AP": c.ap, "AP50": c.ap50, "AP75": c.ap75, "small": c.ap_small, "medium": c.ap_medium}
         shown |= {"large": c.ap_large, "AR1": c.ar_1, "AR10": c.ar_10, "AR100": c.ar_100}
@@ -106,5 +107,5 @@ def last_line(told: Told) -> dict[str, Any]:
         "errors": {g.kind: {"count": g.count, "dap50": g.alone.value} for g in (*e.kinds, *e.special)},
         "gains": d.figures["gains"],
         "missing": d.figures["missing"],
-        "findings": [],
+        "findings": [f.to_dict() for f in d.findings],
     }
