@@ -96,6 +96,8 @@ def test_wrong_values_say_where(written):
 
 def test_a_reference_must_be_a_variant(written):
     assert "`reference` = sotf: no such variant: did you mean `soft`?" in error_of(written(reference="sotf"))
+    assert "`reference` = {'a': 1}: no such variant" in error_of(written(reference={"a": 1}))
+    assert "`detector` = ['point']: not known" in error_of(written(detector=["point"]))
 
 
 def test_a_detector_must_be_known(written):

@@ -90,7 +90,7 @@ def read_study(path: Path, *, seeds: int | None = None, only: Sequence[str] | No
     if not isinstance(content.get("base") or {}, Mapping):
         raise UserError(f"{path}: `base` is a mapping of settings, got {content['base']!r}")
     reference = content.get("reference", next(iter(variants)))
-    if reference not in variants:
+    if not isinstance(reference, str) or reference not in variants:
         raise UserError(f"{path}: `reference` = {reference}: no such variant{did_you_mean(str(reference), variants)}")
     for name in only or ():
         if name not in datasets:

@@ -22,10 +22,10 @@ SETTINGS: dict[str, type] = {
 
 def settings_kind(name: object, origin: str) -> type:
     """The settings dataclass of a system; UserError with its neighbour when there is none of that name."""
-    if name not in SETTINGS:
+    if not isinstance(name, str) or name not in SETTINGS:
         near = did_you_mean(str(name), SETTINGS) or f"; known: {', '.join(SETTINGS)}"
         raise UserError(f"{origin}: `detector` = {name}: not known{near}")
-    return SETTINGS[str(name)]
+    return SETTINGS[name]
 
 
 def read_settings(path: Path) -> Any:
