@@ -268,3 +268,11 @@ assert not heavy, heavy
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("value", ["!!timestamp a", '!!int ""'])
+def test_a_tag_that_does_not_fit_its_text_is_named(value):
+    with pytest.raises(UserError, match=r"`train\.steps` = !!\w+ .*: cannot be read \(.*\); write the value itself"):
+        parse_settings(PointSettings, ["--train.steps", value])
+    with pytest.raises(UserError, match=r"x\.yaml: `train\.steps` = !!\w+ .*: cannot be read"):
+        settings_from(PointSettings, {"train": {"steps": value}}, origin="x.yaml")

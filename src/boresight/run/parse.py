@@ -20,6 +20,9 @@ from boresight.run.ranges import check_ranges
 
 S = TypeVar("S")
 
+UNFIT = (LookupError, ArithmeticError, AttributeError)
+"""What PyYAML inside of jsonargparse raises for a text that its tag cannot hold (``!!timestamp a``)."""
+
 
 def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
     """``{"train.steps": 1000, ...}`` of a settings dataclass."""
@@ -74,6 +77,9 @@ def parse_settings(kind: type[S], arguments: Sequence[str], *, prog: str = "bore
         parsed = parser.instantiate(parser.parse_args(list(arguments)))
     except (argparse.ArgumentError, ValueError, TypeError) as error:
         raise UserError(_readable(str(error), kind)) from error
+    except UNFIT as error:
+        given = pairwise(part for word in arguments for part in word.split("=", 1))
+        raise UserError(_unfit(dict(given), error)) from error
     settings = kind(**{k: v for k, v in vars(parsed).items() if k != "config"})
     check_ranges(flatten(settings))
     return settings
@@ -118,6 +124,8 @@ def settings_from(kind: type[S], values: Mapping[str, Any], *, origin: str) -> S
         parsed = parser.instantiate(parser.parse_object(dict(values)))
     except (argparse.ArgumentError, ValueError, TypeError) as error:
         raise UserError(f"{origin}: {_readable(str(error), kind)}") from error
+    except UNFIT as error:
+        raise UserError(f"{origin}: {_unfit(flat_keys(values), error)}") from error
     settings = kind(**{k: v for k, v in vars(parsed).items() if k != "config"})
     try:
         check_ranges(flatten(settings))
@@ -168,6 +176,12 @@ def _elsewhere(key: str, whole: Mapping[str, Any]) -> str:
     """A hint when the key exists under another group."""
     inside = [k for k in whole if k.rsplit(".", 1)[-1] == key]
     return f": did you mean `{inside[0]}`?" if inside else ""
+
+
+def _unfit(values: Mapping[str, Any], error: Exception) -> str:
+    """The values that hold a YAML tag, which one of them cannot be read by."""
+    tagged = [f"`{key.lstrip('-')}` = {value}" for key, value in values.items() if "!!" in str(value)]
+    return f"{', '.join(tagged) or 'a value'}: cannot be read ({error}); write the value itself, without a tag"
 
 
 def _readable(message: str, kind: type) -> str:
