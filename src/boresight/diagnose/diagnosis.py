@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,10 +15,10 @@ from boresight.diagnose.displacement import displacement
 from boresight.diagnose.emitted import INSIDE, NOWHERE, SUPERVISED, UNPLACED, EmittedRows
 from boresight.diagnose.finding import Finding
 from boresight.diagnose.gains import HEARD, Gains, at_threshold, for_the_verdict, gains
+from boresight.diagnose.misplaced import Misplaced, misplaced
 from boresight.diagnose.misplaced import finding as misplaced_finding
-from boresight.diagnose.misplaced import misplaced
 from boresight.diagnose.ranking import calibration, correlations, regret
-from boresight.diagnose.rules_inputs import forms, not_as_trained
+from boresight.diagnose.rules_inputs import Forms, forms, not_as_trained
 from boresight.diagnose.verdict import Verdict, judge
 from boresight.evaluate.box_match import match_boxes
 from boresight.evaluate.estimate import Resampler
@@ -93,11 +93,7 @@ def diagnose(
         figures=audited.metrics,
         shown=None if isinstance(shown, Missing) else shown.best.shown,
     )
-    if verdict.repair == "inputs" and not isinstance(shown, Missing):
-        findings = [*findings, not_as_trained(shown)]
     off = misplaced(audited.boxes(), len(audited.classes), replicates=replicates, seed=seed)
-    if not isinstance(off, Missing) and off.told:
-        findings = [*findings, misplaced_finding(off)]
     figures: dict[str, Any] = {
         "images": images,
         "classes": list(audited.classes),
@@ -118,7 +114,15 @@ def diagnose(
         "threshold": by_threshold.to_dict(),
         "per_class": _per_class(audited, hit, ignored, of_objects),
     }
-    return Diagnosis(verdict, figures, audited, attributed, tuple(findings))
+    return Diagnosis(verdict, figures, audited, attributed, (*findings, *_found(verdict, shown, off)))
+
+
+def _found(verdict: Verdict, shown: Forms | Missing, off: Misplaced | Missing) -> Iterator[Finding]:
+    """What the audit itself found."""
+    if verdict.repair == "inputs" and not isinstance(shown, Missing):
+        yield not_as_trained(shown)
+    if not isinstance(off, Missing) and off.told:
+        yield misplaced_finding(off)
 
 
 def judged(audited: Audited) -> tuple[Bools, Bools]:
