@@ -113,15 +113,20 @@ def _of_files(args: argparse.Namespace) -> Result:
         raise UserError("--images: they are for the page; name it with --report FILE")
     if args.report is not None and args.annotations.lower().endswith(".parquet"):
         raise UserError("--report: of tables there is no page; give COCO JSON files")
+    for name in ("out", "report"):
+        if getattr(args, name) is not None and Path(getattr(args, name)).is_dir():
+            raise UserError(f"--{name} {getattr(args, name)}: is a folder; name a file")
     from boresight.run.diagnose_files import diagnose_files, last_line, summary
+    from boresight.run.record import write_json
 
-    out = None if args.out is None else Path(args.out)
-    told = diagnose_files(Path(args.annotations), Path(args.predictions), threshold=args.threshold, out=out)
-    if args.report is not None:
+    told = diagnose_files(Path(args.annotations), Path(args.predictions), threshold=args.threshold)
+    if args.report is not None:  # before the figures: an image that cannot be read leaves nothing behind
         from boresight.report.files_page import write_files_page
 
         images = None if args.images is None else Path(args.images)
         write_files_page(Path(args.report), told.to_dict(), Path(args.annotations), Path(args.predictions), images)
+    if args.out is not None:
+        write_json(Path(args.out), told.to_dict())
     if not args.json:
         print(summary(told))
     line = last_line(told)

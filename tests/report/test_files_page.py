@@ -92,8 +92,18 @@ def test_images_without_a_page_are_refused(files, capsys):
     assert "name it with --report FILE" in capsys.readouterr().err
 
 
-def test_an_image_that_is_missing_is_named(files, capsys):
+def test_an_image_that_is_missing_is_named_and_nothing_is_left_behind(files, capsys):
     (files / "images" / "3.png").unlink()
-    assert run(files, "--images", str(files / "images")) == 2
+    assert run(files, "--images", str(files / "images"), "--out", str(files / "said.json")) == 2
     assert "3.png" in capsys.readouterr().err
     assert not (files / "page.html").exists()
+    assert not (files / "said.json").exists()
+
+
+@pytest.mark.parametrize("option", ["--out", "--report"])
+def test_a_folder_where_a_file_is_wanted_is_refused_before_anything_is_written(files, capsys, option):
+    (files / "taken").mkdir()
+    assert run(files, "--out", str(files / "said.json"), option, str(files / "taken")) == 2
+    assert f"{option} {files / 'taken'}: is a folder; name a file" in capsys.readouterr().err
+    assert not (files / "page.html").exists()
+    assert not (files / "said.json").exists()

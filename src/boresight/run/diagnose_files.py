@@ -12,7 +12,6 @@ from boresight.diagnose.coco_files import coco_files
 from boresight.diagnose.of_files import FileDiagnosis, diagnose_boxes
 from boresight.diagnose.of_tables import diagnose_parts
 from boresight.evaluate.detection import CocoFigures
-from boresight.run.record import write_json
 
 
 @dataclass(frozen=True)
@@ -29,16 +28,13 @@ class Told:
         return self.about | self.diagnosis.to_dict() | figures
 
 
-def diagnose_files(
-    annotations: Path, predictions: Path, *, threshold: float | None = None, out: Path | None = None
-) -> Told:
+def diagnose_files(annotations: Path, predictions: Path, *, threshold: float | None = None) -> Told:
     """Diagnose detections against truth; images are not read.
 
     Args:
         annotations: COCO truth, or a table of it (``.parquet``, see :mod:`~boresight.data.box_tables`).
         predictions: COCO results, or a table as well. Tables are read some images at a time.
         threshold: the score from which detections are used; None: AP alone is judged.
-        out: where the JSON goes; None: nowhere.
 
     Raises UserError, one line, for files that cannot be used.
     """
@@ -46,13 +42,9 @@ def diagnose_files(
     if _are_tables(annotations, predictions):
         tables = BoxTables(annotations, predictions)
         found, coco = diagnose_parts(tables.images(), tables.classes, threshold=threshold)
-        told = Told(found, about, coco)
-    else:
-        files = coco_files(annotations, predictions)
-        told = Told(diagnose_boxes(files.boxes, files.classes, threshold=threshold), about)
-    if out is not None:
-        write_json(out, told.to_dict())
-    return told
+        return Told(found, about, coco)
+    files = coco_files(annotations, predictions)
+    return Told(diagnose_boxes(files.boxes, files.classes, threshold=threshold), about)
 
 
 def _are_tables(*files: Path) -> bool:
