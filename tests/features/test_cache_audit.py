@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,29 @@ def test_prune_tidies_up_after_the_dead(store):
     assert new.exists()
     assert [f.name for f in (store / "stats").glob("*.json")] == ["total.json"]
     assert info(store).counters.misses == 5  # nothing was forgotten
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("read_seconds", 10**400),
+        ("hits", 10**400),
+        ("hits", True),
+        ("hits", -5),
+        ("read_seconds", float("nan")),
+        ("read_seconds", float("inf")),
+        ("hits", "7"),
+        ("sessions", 7),
+    ],
+    ids=["long seconds", "long count", "true", "below zero", "nan", "infinite", "text", "sessions"],
+)
+def test_a_tally_that_was_tampered_with_loses_that_number_alone(store, field, value):
+    was = info(store).counters
+    for name in ("total", "strange"):
+        (store / "stats" / f"{name}.json").write_text(json.dumps({"misses": 3, field: value}))
+    assert info(store).counters == replace(was, misses=was.misses + 6)
+    prune(store)
+    assert info(store).counters == replace(was, misses=was.misses + 6)
 
 
 def test_clear_takes_all_or_one_recipe(store):

@@ -14,6 +14,8 @@ from boresight.features.cache_locks import alive, lock_on, session_name
 from boresight.features.feature_store import Counters
 
 MERGED = "total"
+LARGEST = 2.0**63
+"""Bytes or seconds that no store has seen."""
 
 
 def write_tally(folder: Path, session: str, counters: Counters) -> None:
@@ -56,7 +58,8 @@ def _all(folder: Path) -> tuple[Counters, dict[str, Counters]]:
     """What was merged, and what was not, by session."""
     read = {file.stem: _read(file) for file in sorted((folder / "stats").glob("*.json"))}
     merged = read.pop(MERGED, None) or {}
-    known = merged.get("sessions", [])
+    known = merged.get("sessions")
+    known = known if isinstance(known, list) else []
     return _counters(merged), {s: _counters(about) for s, about in read.items() if about and s not in known}
 
 
@@ -70,4 +73,9 @@ def _read(file: Path) -> dict[str, Any] | None:
 
 
 def _counters(about: dict[str, Any]) -> Counters:
-    return Counters(**{f.name: about[f.name] for f in fields(Counters) if isinstance(about.get(f.name), (int, float))})
+    return Counters(**{f.name: about[f.name] for f in fields(Counters) if _counts(about.get(f.name))})
+
+
+def _counts(value: object) -> bool:
+    """Whether it can be what a session did: JSON holds true, NaN, and numbers of any length as well."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < LARGEST
