@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from boresight.data.box_tables import Images
+from boresight.diagnose.drawn_images import DrawnImages
 from boresight.diagnose.of_files import diagnose_boxes
-from boresight.diagnose.of_tables import diagnose_parts
+from boresight.diagnose.of_tables import Parts, diagnose_parts
 from boresight.evaluate.box_set import BoxSet
 
 CLASSES = ("car", "ship", "plane")
@@ -74,11 +75,6 @@ def assert_alike(have: Any, want: Any, place: str = "") -> None:
         assert have == want, place
 
 
-def in_parts(told) -> dict[str, Any]:
-    """All that is said of tables as well: whether boxes lie off the same way is not."""
-    return {k: v for k, v in told.to_dict().items() if k not in ("misplaced", "findings")}
-
-
 @pytest.mark.parametrize(
     ("seed", "more", "threshold"),
     [
@@ -95,7 +91,7 @@ def test_parts_are_diagnosed_as_the_whole(seed: int, more: dict[str, Any], thres
     want = diagnose_boxes(at_once(whole), CLASSES, threshold=threshold, replicates=60)
     for cuts in ([], [5], [1, 2, 9, 11]):
         have, _ = diagnose_parts(cut(whole, cuts), CLASSES, threshold=threshold, replicates=60)
-        assert_alike(in_parts(have), in_parts(want))
+        assert_alike(have.to_dict(), want.to_dict())
 
 
 def test_more_classes_than_a_byte_tells() -> None:
@@ -104,7 +100,7 @@ def test_more_classes_than_a_byte_tells() -> None:
     classes = [f"class {k}" for k in range(301)]
     want = diagnose_boxes(at_once(whole), classes, replicates=20)
     have, coco = diagnose_parts(cut(whole, [7]), classes, replicates=20)
-    assert_alike(in_parts(have), in_parts(want))
+    assert_alike(have.to_dict(), want.to_dict())
     assert coco.ap == pytest.approx(diagnose_parts([few], CLASSES, replicates=20)[1].ap, abs=1e-12)
 
 
@@ -125,3 +121,81 @@ def test_images_without_anything_count_as_images() -> None:
     bare, none = diagnose_parts([empty], CLASSES, replicates=20)
     assert bare.verdict.word == "too few to tell"
     assert (none.ap, none.truths) == (None, 0)
+
+
+# --- images that are drawn while they come --------------------------------------------------------------------------
+
+
+def drawn(parts: list[Images], most: int, seed: int = 0) -> Images:
+    some = DrawnImages(most, seed)
+    for part in parts:
+        some.add(part)
+    return some.images()
+
+
+def assert_equal(have: Images, want: Images) -> None:
+    for column in fields(Images):
+        a, b = getattr(have, column.name), getattr(want, column.name)
+        np.testing.assert_array_equal(a, b, err_msg=column.name)
+        assert a.dtype == b.dtype, column.name
+
+
+def test_few_stay_all_and_as_they_came():
+    whole = made(0, 40)
+    assert_equal(drawn(cut(whole, [3, 4, 30]), 10_000), whole)
+
+
+def test_parts_make_no_difference():
+    whole = made(1, 400)
+    want = drawn([whole], 500)
+    assert 0 < len(want.image_ids) < 100
+    assert_equal(drawn(cut(whole, [1, 2, 100, 250, 399]), 500), want)
+
+
+def test_images_stay_whole():
+    whole = made(2, 200)
+    few = drawn([whole], 600)
+    assert len(few.truth_box) + len(few.found_box) <= 600
+    for place, image in enumerate(few.image_ids):
+        was = int(np.flatnonzero(whole.image_ids == image)[0])
+        for side in ("truth", "found"):
+            have = getattr(few, f"{side}_box")[getattr(few, f"{side}_image") == place]
+            want = getattr(whole, f"{side}_box")[getattr(whole, f"{side}_image") == was]
+            np.testing.assert_array_equal(have, want)
+
+
+def test_early_and_late_images_have_the_same_chance():
+    parts = cut(made(3, 400), [40 * k for k in range(1, 10)])
+    early = late = 0
+    for seed in range(40):
+        ids = drawn(parts, 800, seed).image_ids
+        early, late = early + int((ids < 605).sum()), late + int((ids >= 605).sum())
+    assert early + late > 1000
+    assert abs(early - late) < 4 * (early + late) ** 0.5
+
+
+def test_none_at_all():
+    none = drawn([], 10)
+    assert (len(none.image_ids), none.truth_box.shape, none.found_box.shape) == (0, (0, 4), (0, 4))
+
+
+def test_an_image_larger_than_all_that_may_stay_ends_the_search():
+    assert len(drawn([made(4, 1, each=50)], 10).image_ids) == 0
+
+
+def test_tables_say_that_boxes_lie_off_the_same_way():
+    whole = made(5, 400, loose=0.02, each=4)
+    moved = replace(whole, found_box=whole.found_box + np.array([6.0, 0.0, 6.0, 0.0]))
+    parts = cut(moved, [100, 300])
+    told, _ = diagnose_parts(parts, CLASSES)
+    assert [f.id for f in told.findings] == ["boxes-misplaced"]
+    assert told.figures["misplaced"]["images"] == 400
+    collected = Parts(CLASSES, drawn=DrawnImages(1200))
+    for part in parts:
+        collected.add(part)
+    collected.coco.figures()
+    some = collected.diagnosis(threshold=None, replicates=200, seed=0)
+    assert [f.id for f in some.findings] == ["boxes-misplaced"]
+    assert 50 < some.figures["misplaced"]["images"] < 150
+    assert some.figures["misplaced"]["x"]["value"] == pytest.approx(told.figures["misplaced"]["x"]["value"], abs=1.0)
+    assert some.figures["images"] == 400

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from boresight.core.errors import UserError
 from boresight.data.columns import Bools, Floats, Ints
@@ -52,6 +53,37 @@ class Images:
     found_image: Ints
     found_label: Ints
     score: Floats
+
+    @classmethod
+    def joined(cls, parts: Sequence[Images]) -> Images:
+        """Images of several parts, one part after the other."""
+        first = np.cumsum([0, *(len(part.image_ids) for part in parts)])
+        return cls(
+            image_ids=_end_to_end([part.image_ids for part in parts], np.int64),
+            truth_box=_end_to_end([part.truth_box for part in parts], np.float64).reshape(-1, 4),
+            truth_image=_end_to_end([part.truth_image + at for part, at in zip(parts, first, strict=False)], np.int64),
+            truth_label=_end_to_end([part.truth_label for part in parts], np.int64),
+            crowd=_end_to_end([part.crowd for part in parts], np.bool_),
+            found_box=_end_to_end([part.found_box for part in parts], np.float64).reshape(-1, 4),
+            found_image=_end_to_end([part.found_image + at for part, at in zip(parts, first, strict=False)], np.int64),
+            found_label=_end_to_end([part.found_label for part in parts], np.int64),
+            score=_end_to_end([part.score for part in parts], np.float64),
+        )
+
+    def take(self, keep: Bools) -> Images:
+        """The images where ``keep`` (``[N]``) says so, with what is in them."""
+        truth, found, place = keep[self.truth_image], keep[self.found_image], np.cumsum(keep) - 1
+        return Images(
+            image_ids=self.image_ids[keep],
+            truth_box=self.truth_box[truth],
+            truth_image=place[self.truth_image[truth]],
+            truth_label=self.truth_label[truth],
+            crowd=self.crowd[truth],
+            found_box=self.found_box[found],
+            found_image=place[self.found_image[found]],
+            found_label=self.found_label[found],
+            score=self.score[found],
+        )
 
 
 class BoxTables:
@@ -122,6 +154,11 @@ class BoxTables:
                 "correct it, or list it there"
             )
         return place
+
+
+def _end_to_end(columns: Sequence[NDArray[Any]], dtype: type) -> NDArray[Any]:
+    """The columns as one; without any, an empty one."""
+    return np.concatenate(columns) if columns else np.zeros(0, dtype)
 
 
 def _unlisted(file: Path, row: int, image: int) -> UserError:

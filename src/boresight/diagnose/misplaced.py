@@ -35,6 +35,7 @@ class Misplaced:
     """Boxes less the objects that they are of, over all objects that were found.
 
     Attributes:
+        images: that were looked at.
         x, y: mean distance of the centres, pixels; positive: boxes lie to the right, and below.
         share_x, share_y: the same in shares of the object's width and height.
         width, height: mean ratio of the sides (geometric).
@@ -44,6 +45,7 @@ class Misplaced:
         way: in which the shift was taken back: ``pixels``, the same for all, or ``shares`` of a box's own size.
     """
 
+    images: int
     x: Estimate
     y: Estimate
     share_x: Estimate
@@ -93,6 +95,7 @@ def misplaced(boxes: BoxSet, classes: int, *, replicates: int = 200, seed: int =
         way = max(undone, key=lambda name: undone[name].value)
         gain = undone[way].estimate()
     return Misplaced(
+        images=boxes.images,
         x=x.estimate(),
         y=y.estimate(),
         share_x=share_x.estimate(),

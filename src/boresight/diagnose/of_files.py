@@ -25,7 +25,6 @@ from boresight.evaluate.pairs import Floats
 WORDS = {"Cls": "class", "Loc": "box", "Bkg": "background"}
 """Kinds of TIDE as repairs of the verdict."""
 NEAR = 0.1
-IN_PARTS = Missing("tables are read some images at a time, and boxes are compared with the mean over all")
 NO_CELLS = "detection files do not say which cell emitted a box"
 
 
@@ -120,7 +119,7 @@ class Judged:
     emitted: int
     calibration: dict[str, Any] | None
     calibration_by_class: dict[str, dict[str, Any] | None]
-    off: Misplaced | Missing = IN_PARTS
+    off: Misplaced | Missing
 
 
 def diagnosis_of(judged: Judged, classes: Sequence[str]) -> FileDiagnosis:

@@ -2,7 +2,8 @@
 
 Boxes are compared while their images are here. Of a detection 46 bytes are kept, of a truth 8, of an image a byte for
 every replicate of the bootstrap; the rest is done class by class. The figures are those of everything at once (sums of
-scores differ by rounding).
+scores differ by rounding). Whether all boxes lie off the same way is asked of images drawn by chance where there are
+more than 200,000 boxes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from numpy.typing import NDArray
 
 from boresight.data.box_tables import Images
 from boresight.diagnose.attribution import REPAIRS, attributed
+from boresight.diagnose.drawn_images import DrawnImages
 from boresight.diagnose.gains import AtThreshold, are_loose
+from boresight.diagnose.misplaced import misplaced
 from boresight.diagnose.of_files import NEAR, FileDiagnosis, Judged, diagnosis_of
 from boresight.diagnose.ranking import reliability, score_bins
 from boresight.diagnose.tide import ErrorKinds, error_kinds
@@ -76,11 +79,13 @@ class Parts:
 
     Attributes:
         coco: COCO's figures of the same images.
+        drawn: some images with their boxes.
     """
 
     classes: Sequence[str]
     coco: CocoParts = field(init=False)
     calibration: _Calibration = field(init=False)
+    drawn: DrawnImages = field(default_factory=DrawnImages)
     _columns: dict[str, Column] = field(default_factory=lambda: defaultdict(Column), init=False)
     _images: int = field(default=0, init=False)
     _truths: int = field(default=0, init=False)
@@ -90,13 +95,8 @@ class Parts:
 
     def add(self, part: Images) -> None:
         """Take in some images, whose ids are above all that came before."""
-        boxes = BoxSet.of_arrays(
-            part.image_ids,
-            (part.truth_box, part.truth_image, part.truth_label),
-            (part.found_box, part.found_image, part.found_label),
-            part.score,
-            crowd=part.crowd,
-        )
+        self.drawn.add(part)
+        boxes = _boxes(part)
         pairs = overlaps(boxes)
         counting = pairs.select(boxes.counted[pairs.truth])
         own = boxes.found_label[counting.found] == boxes.truth_label[counting.truth]
@@ -185,6 +185,7 @@ class Parts:
             emitted=len(best.scores) + beyond,
             calibration=self.calibration.curve(),
             calibration_by_class={name: curve for name, curve in curves.items() if curve is not None},
+            off=misplaced(_boxes(self.drawn.images()), len(self.classes), replicates=replicates, seed=seed),
         )
         return diagnosis_of(judged, self.classes)
 
@@ -243,6 +244,16 @@ class Parts:
         """AP over the ten IoUs."""
         steps = (steps_of(best, hits, false, len(self.classes)) for hits, false in self.coco.by_iou())
         return _drawn(np.mean([mean_ap(of_iou, weights) for of_iou in steps], axis=0), int(best.counted.sum()))
+
+
+def _boxes(part: Images) -> BoxSet:
+    return BoxSet.of_arrays(
+        part.image_ids,
+        (part.truth_box, part.truth_image, part.truth_label),
+        (part.found_box, part.found_image, part.found_label),
+        part.score,
+        crowd=part.crowd,
+    )
 
 
 def _rescored(fit: Floats, scores: Floats, others: float | None) -> Floats:
