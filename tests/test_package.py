@@ -103,6 +103,10 @@ def test_the_version_is_the_same_everywhere():
     assert newest[1] == boresight.__version__
 
 
+def test_its_types_are_shipped():
+    assert (Path(boresight.__file__).parent / "py.typed").is_file()  # without it a type checker skips the package
+
+
 def test_constraints_hold_exact_versions_and_no_addresses():
     lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
     assert [line for line in lines if not line.startswith("#") and not PIN.fullmatch(line)] == []
