@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,21 +29,19 @@ from boresight.run.config_refine import FeatureSettings, RefineDataSettings, Ref
 from boresight.run.config_text import BoxDataSettings, ClipSettings, TextSettings
 from boresight.run.engine import keep_freed_memory
 from boresight.run.order import Views
-from boresight.run.recipe import Recipe, Splits
-from boresight.run.refine import REFINE, box_refiner
-from boresight.run.text import TEXT, text_detector
+from boresight.run.recipe import Recipe
+from boresight.run.refine import REFINE
+from boresight.run.text import TEXT
+
+NAMES = {"features": "HQ-SAM"}
+"""Of encoders whose settings name a folder."""
 
 
 @dataclass
 class Way:
-    """A detector, and what its epochs cost.
-
-    Attributes:
-        calls: how often its frozen encoder has been asked so far.
-    """
+    """A detector, and what its epochs cost."""
 
     detector: Detector
-    calls: Callable[[], int]
     seconds: list[float] = field(default_factory=list)
     wall: list[float] = field(default_factory=list)
     passes: list[int] = field(default_factory=list)
@@ -51,7 +49,9 @@ class Way:
 
     def epoch(self, batches: list[list[Scene]]) -> None:
         """Forward, assignment, loss and backward over all batches; weights stay, so that rounds can be compared."""
-        before, began, clock, total = self.calls(), time.process_time(), time.perf_counter(), 0.0
+        store = self.detector.store
+        assert store is not None
+        before, began, clock, total = store.counters.misses, time.process_time(), time.perf_counter(), 0.0
         for scenes in batches:
             output = self.detector(scenes)
             loss = torch.stack(list(self.detector.loss(output, self.detector.assign(output, scenes)).values())).sum()
@@ -59,7 +59,7 @@ class Way:
             total += float(loss.detach())
         self.seconds.append(time.process_time() - began)
         self.wall.append(time.perf_counter() - clock)
-        self.passes.append(self.calls() - before)
+        self.passes.append(store.counters.misses - before)
         self.losses.append(total)
 
 
@@ -93,61 +93,28 @@ def rows(rounds: int = 5, frames: int = 48, batch: int = 8, sam_frames: int = 4)
     """A line for each encoder."""
     torch.set_num_threads(1)
     keep_freed_memory()
-    told = [text_line(ClipSettings(), rounds, frames, batch)]
+    text = TextSettings(data=BoxDataSettings(frames=frames, val_frames=1, test_frames=1))
+    told = [line(TEXT, text, "clip", rounds, batch)]
     for architecture in ("ViT-B-32", "ViT-B-16"):
         with published_size(architecture) as clip:
-            told.append(text_line(clip, rounds, frames, batch))
+            told.append(line(TEXT, replace(text, clip=clip), "clip", rounds, batch))
     with published_sam() as features:
-        told.append(refine_line(features, rounds, sam_frames, batch))
+        data = RefineDataSettings(frames=sam_frames, val_frames=1, test_frames=1)
+        refine = RefineSettings(data=data, features=features)
+        told.append(line(REFINE, refine, "features", rounds, batch))
     return told
 
 
-def text_line(clip: ClipSettings, rounds: int, frames: int, batch: int) -> Row:
-    """An epoch of `text` with and without the store."""
-    settings = TextSettings(data=BoxDataSettings(frames=frames, val_frames=1, test_frames=1), clip=clip)
-    splits = TEXT.frames(settings, None)
-
-    def way(megabytes: int) -> Way:
-        own = replace(settings, clip=replace(clip, store_mb=megabytes))
-        detector = text_detector(own, splits.classes).to(memory_format=torch.channels_last).train()
-        detector.prepare(splits.train)
-        return Way(detector, lambda: detector.maps.features.clip.calls)
-
-    work = f"an epoch of text on cached features, {frames} scenes, {clip.name}"
-    return line(work, TEXT, settings, splits, (way, clip.store_mb), (rounds, frames, batch))
-
-
-def refine_line(features: FeatureSettings, rounds: int, frames: int, batch: int) -> Row:
-    """An epoch of `refine` with and without the store."""
-    settings = RefineSettings(data=RefineDataSettings(frames=frames, val_frames=1, test_frames=1), features=features)
-    splits = REFINE.frames(settings, None)
-
-    def way(megabytes: int) -> Way:
-        own = replace(settings, features=replace(features, store_mb=megabytes))
-        detector = box_refiner(own, splits.classes).to(memory_format=torch.channels_last).train()
-        detector.prepare(splits.train)
-        store = detector.store
-        assert store is not None
-        return Way(detector, lambda: store.counters.misses)
-
-    work = f"an epoch of refine on cached features, {frames} scenes, HQ-SAM"
-    return line(work, REFINE, settings, splits, (way, features.store_mb), (rounds, frames, batch))
-
-
-def line(
-    work: str,
-    recipe: Recipe,
-    settings: Any,
-    splits: Splits,
-    made: tuple[Callable[[int], Way], int],
-    sizes: tuple[int, int, int],
-) -> Row:
-    """Alternate the two ways. ``made``: by megabytes of the store, and how many; ``sizes``: rounds, scenes, batch."""
-    (make, megabytes), (rounds, frames, batch) = made, sizes
+def line(recipe: Recipe, settings: Any, part: str, rounds: int, batch: int) -> Row:
+    """Alternate an epoch with and without the store of the encoder that ``part`` of the settings describes."""
+    splits, encoder, frames = recipe.frames(settings, None), getattr(settings, part), settings.data.frames
     ways = []
-    for kept in (1, megabytes):
+    for megabytes in (1, encoder.store_mb):
         torch.manual_seed(0)
-        ways.append(make(kept))
+        own = replace(settings, **{part: replace(encoder, store_mb=megabytes)})
+        detector = recipe.build(own, splits.classes).to(memory_format=torch.channels_last).train()
+        detector.prepare(splits.train)
+        ways.append(Way(detector))
     epochs = []
     for round_ in range(rounds + 1):
         views = Views(splits.train, splits.order, recipe.view(settings), round_)
@@ -160,7 +127,8 @@ def line(
     worst = max(abs(a - b) / abs(a) for a, b in zip(slow.losses, fast.losses, strict=True))
     assert worst < 1e-4, f"the two ways differ by {worst} of the loss"
     times = {n: Timed(None, way.seconds[1:], way.wall[1:]) for n, way in (("peer", slow), ("ours", fast))}
-    told = f"losses within {worst:.0e}; {slow.passes[-1]} and {fast.passes[-1]} passes of the encoder an epoch"
+    told = f"losses within {worst:.0e}; {slow.passes[-1]} and {fast.passes[-1]} images encoded an epoch"
+    work = f"an epoch of {settings.detector}, cached, {frames} scenes, {NAMES.get(part, encoder.name)}"
     return row(work, "without the store", times, ">= 5", told)
 
 
