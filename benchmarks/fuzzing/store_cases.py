@@ -165,10 +165,16 @@ def read_store(folder: Path) -> None:
     from boresight.features.feature_store import get
 
     logging.getLogger("boresight.features").setLevel(logging.ERROR)
-    info(folder)
-    verify(folder)
-    kept = FeatureCache(folder, storage="fp16")
-    for i in range(2):
-        found = get(kept, f"{1:032x}-{i:032x}", _features)
-        assert all(torch.equal(found[name], value.to(found[name].dtype)) for name, value in _features().items())
-    kept.close()
+    before = set(folder.rglob("*"))
+    try:
+        info(folder)
+        verify(folder)
+        kept = FeatureCache(folder, storage="fp16")
+        for i in range(2):
+            found = get(kept, f"{1:032x}-{i:032x}", _features)
+            assert all(torch.equal(found[name], value.to(found[name].dtype)) for name, value in _features().items())
+        kept.close()
+    finally:
+        for file in set(folder.rglob("*")) - before:  # what a session leaves: the next input would read it
+            if file.is_file():
+                file.unlink()
