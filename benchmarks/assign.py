@@ -2,7 +2,8 @@
 
 The plain rules are what one writes first: a Python loop over images and objects, each object against the whole map in
 vectorised torch, then one object a cell. Ours reads and checks the truth, assigns, and makes the maps of targets.
-Interleaved rounds in one process on one thread. Both must find the same cells for the same objects.
+Interleaved rounds in one process on one thread, which keeps the memory that it frees, as a training run does (both have
+the good of it). Both must find the same cells for the same objects.
 
 Boxes and scores are those of a detector half trained: around each cell with noise, better near an object's centre.
 """
@@ -20,6 +21,7 @@ from torchvision.ops import box_iou, generalized_box_iou
 
 from boresight.core.grid import cell_centres
 from boresight.core.types import DenseOutput, Scene
+from boresight.run.engine import keep_freed_memory
 from boresight.targets import dense
 from boresight.targets.assignment import Assigner, Assignment
 from boresight.targets.atss import Atss
@@ -187,6 +189,7 @@ TARGETS = {"radius": ">= 6", "atss": ">= 5", "simota": ">= 5"}
 def rows(rounds: int = 7) -> list[Row]:
     """Every rule on every map."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     made = []
     for side in (56, 112):
         for shared in (True, False):

@@ -1,9 +1,10 @@
 """Our assigners beside those of Ultralytics and torchvision: `python benchmarks/assign_peers.py [--rounds 9]`.
 
-One box a cell for all classes, as both have it; the same maps and objects as in `assign.py`. Interleaved rounds of five
-calls in one process on one thread. Ultralytics' TaskAlignedAssigner is given plain IoU in the place of CIoU, since ours
-ranks by that (TOOD); of cells with equal metrics either may be chosen, all others must be the same. torchvision's FCOS
-is given one level without limits of size and without centre sampling: "the smallest object that holds the cell".
+One box a cell for all classes, as both have it; the same maps, objects and memory as in `assign.py`. Interleaved
+rounds of five calls in one process on one thread. Ultralytics' TaskAlignedAssigner is given plain IoU in the place of
+CIoU, since ours ranks by that (TOOD); of cells with equal metrics either may be chosen, all others must be the same.
+torchvision's FCOS is given one level without limits of size and without centre sampling: "the smallest object that
+holds the cell".
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torchvision.models.detection.fcos import FCOS
 from boresight.core.boxes import aligned_iou
 from boresight.core.grid import cell_centres
 from boresight.core.types import DenseOutput, Scene
+from boresight.run.engine import keep_freed_memory
 from boresight.targets import dense
 from boresight.targets.assignment import Assigner
 from boresight.targets.candidates import Objects
@@ -137,6 +139,7 @@ def inside_rows(rounds: int) -> list[Row]:
 def rows(rounds: int = 9) -> list[Row]:
     """Both."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     return [*tal_rows(rounds), *inside_rows(rounds)]
 
 
