@@ -11,7 +11,6 @@ import dataclasses
 import inspect
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -177,4 +176,6 @@ def meanings(kind: Any) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    write_reference(Path(sys.argv[1]))
+    command = argparse.ArgumentParser(description="Write the pages of the reference.")
+    command.add_argument("folder", type=Path)
+    write_reference(command.parse_args().folder)

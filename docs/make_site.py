@@ -7,6 +7,7 @@ network. Another folder may be given in place of build/docs.
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import shutil
@@ -135,7 +136,9 @@ def build(folder: Path) -> list[str]:
 
 def main() -> int:
     """Build, tell what is wrong, and return the exit status."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build" / "docs"
+    parser = argparse.ArgumentParser(description="Build the site of the documentation.")
+    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "build" / "docs", help="(default: %(default)s)")
+    folder = parser.parse_args().folder
     wrong = build(folder.resolve())
     for line in wrong:
         print(line, file=sys.stderr)

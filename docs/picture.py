@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import matplotlib
@@ -53,4 +53,8 @@ def main(folder: str, out: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", help="the folder of the quickstart")
+    parser.add_argument("out", help="the picture")
+    args = parser.parse_args()
+    main(args.run, args.out)
