@@ -104,6 +104,16 @@ def test_a_second_sentence_where_speed_differs(comparison):
     assert said[1].startswith("Steps to 0.9 of the final F1: near (−40 [−40, −40]) clearly better;")
 
 
+def test_one_seed_is_never_called_no_difference(comparison):
+    variants = comparison["datasets"]["sirst"]
+    for name in ("hard", "near"):
+        variants[name]["difference"]["f1"] = gap(-0.3 if name == "hard" else 0.0001, None)
+    assert sentences("sirst", variants, "soft", POINTS) == [
+        "sirst, F1 against soft: no clear difference for dead; hard −0.300, near +0.000 (one seed each, which does not "
+        "tell how sure that is)."
+    ]
+
+
 def test_a_reference_alone():
     assert sentences("d", {"soft": variant(0.9, None)}, "soft", POINTS) == ["d: only the reference soft was trained."]
 
@@ -118,6 +128,7 @@ def test_texts_by_hand():
     assert difference_text(gap(0.05), 3) == "+0.050 [+0.040, +0.060]"
     assert difference_text(gap(0.05, None), 3) == "+0.050 (one seed)"
     assert difference_text(None, 3) == "—"
+    assert difference_text(gap(-0.2, None), 0) == "+0 (one seed)"  # what is rounded to nothing has no sign to show
 
 
 def test_tables_by_hand(comparison):
@@ -261,7 +272,7 @@ def test_a_comparison_of_the_text_detector(comparison, tmp_path):
     text = write_comparison(tmp_path).read_text("utf-8")
     for part in (
         "aerial, AP50 against tal: radius (−0.200 [−0.210, −0.190]) clearly worse.",
-        "Steps to 0.9 of the final AP50: radius (−0 [−0, −0]) clearly better.",
+        "Steps to 0.9 of the final AP50: radius (+0 [+0, +0]) clearly better.",
         "<h3>Validation AP50</h3>",
         "Validation AP50: radius from 0.25 to 0.5",
         '<th scope="col">AP50, novel</th>',

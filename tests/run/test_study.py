@@ -72,6 +72,7 @@ def test_defaults(tmp_path):
 
 def test_seeds_and_data_sets_can_be_chosen(written):
     study = read_study(written(), seeds=5, only=["dark"])
+    assert study.command.endswith(" --only dark --seeds 5")  # as it was run
     assert study.seeds == (0, 1, 2, 3, 4)
     assert study.datasets == ("dark",)
 
@@ -155,6 +156,18 @@ def test_steps_to_a_share_by_hand():
     assert steps_to([(10, 0.9), (20, 0.5)], 0.8) == pytest.approx(10 * 0.4 / 0.9)  # it had been better
     assert steps_to([(10, 0.3), (20, 0.0)], 0.8) is None
     assert steps_to([], 0.8) is None
+
+
+def test_one_judgement_tells_no_speed():
+    assert steps_to([(600, 0.8)], 0.8) is None
+    assert steps_to([(600, 0.8)], 1.0) is None
+
+
+def test_what_does_not_begin_at_zero_is_told_from_the_first_judgement_on():
+    judged = [(10, 0.6), (20, 0.7), (30, 0.8)]
+    assert steps_to(judged, 0.7, from_zero=False) is None  # somewhere before step 10
+    assert steps_to(judged, 0.7) == pytest.approx(10 * 0.56 / 0.6)
+    assert steps_to(judged, 0.9, from_zero=False) == pytest.approx(20 + 10 * 0.02 / 0.1)
 
 
 F1 = {"soft": (0.8, 0.9), "hard": (0.5, 0.7), "long": (0.9, 0.95)}

@@ -19,6 +19,7 @@ from boresight.report.page import page
 from boresight.report.panels import Effect, curve_panel, forest_panel
 from boresight.run.record import read_parquet, write_text
 
+ONE_SEED = " (one seed)"
 _WORDS = {1: "clearly better", -1: "clearly worse", 0: "no clear difference"}
 
 
@@ -46,11 +47,11 @@ def difference_text(difference: Mapping[str, Any] | None, digits: int) -> str:
     if not difference or difference.get("estimate") is None:
         return "—"
     estimate, low, high = (
-        None if difference.get(k) is None else with_minus(f"{difference[k]:+.{digits}f}")
+        None if difference.get(k) is None else with_minus(f"{round(difference[k], digits) + 0.0:+.{digits}f}")
         for k in ("estimate", "low", "high")
     )
     if low is None or high is None:
-        return f"{estimate} (one seed)"
+        return f"{estimate}{ONE_SEED}"
     return f"{estimate} [{low}, {high}]"
 
 
@@ -73,13 +74,20 @@ def sentences(dataset: str, variants: Mapping[str, Any], reference: str, columns
 
 def _sentence(start: str, others: Mapping[str, Any], figure: Figure) -> str:
     groups: dict[int, list[str]] = {1: [], -1: [], 0: []}
+    alone = []
     for name, differences in others.items():
         sign = verdict(differences, figure)
-        shown = difference_text((differences or {}).get(figure.key), figure.digits)
-        groups[sign].append(f"{name} ({shown})" if sign else name)
+        found = (differences or {}).get(figure.key)
+        shown = difference_text(found, figure.digits)
+        if found and found["low"] is None:
+            alone.append(f"{name} {shown.removesuffix(ONE_SEED)}")
+        else:
+            groups[sign].append(f"{name} ({shown})" if sign else name)
     parts = [f"{', '.join(names)} {_WORDS[sign]}" for sign, names in groups.items() if sign and names]
     if groups[0]:
         parts.append(f"no clear difference for {', '.join(groups[0])}")
+    if alone:
+        parts.append(f"{', '.join(alone)} (one seed each, which does not tell how sure that is)")
     return f"{start}: {'; '.join(parts)}."
 
 

@@ -234,7 +234,10 @@ def forest_panel(effects: Sequence[Effect], *, title: str, x_label: str) -> Mark
         axes.set_xlabel(x_label)
 
     words = {1: "clearly better", -1: "clearly worse", 0: "no clear difference"}
-    spoken = "; ".join(f"{e.name} {_signed(e.estimate)}, {words[e.verdict]}" for e in effects)
+    spoken = "; ".join(
+        f"{e.name} {_signed(e.estimate)}, {words[e.verdict] if e.estimate is None or e.low is not None else 'one seed'}"
+        for e in effects
+    )
     return styled(draw, f"{title}: {spoken}", width=WIDE["width"], height=0.75 + 0.3 * max(1, len(effects)))
 
 

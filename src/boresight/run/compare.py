@@ -82,22 +82,30 @@ def _result(run: RunFolder, monitor: str) -> dict[str, Any]:
     figures = read_json(run.evaluation)
     key = f"val_{monitor}"
     judged = [(r["step"], r[key]) for r in read_parquet(run.metrics) if r.get(key) is not None]
-    return figures | {_steps_key(s, monitor): steps_to(judged, s) for s in SHARES}
+    from_zero = monitor not in ("iou_after", "mean_iou")  # boxes fit somewhat before the first step
+    return figures | {_steps_key(s, monitor): steps_to(judged, s, from_zero=from_zero) for s in SHARES}
 
 
 def _steps_key(share: float, monitor: str) -> str:
     return f"steps_to_{share:g}_of_final_{monitor}"
 
 
-def steps_to(judged: list[tuple[int, float]], share: float) -> float | None:
-    """The step at which validation F1 first reaches ``share`` of its final value.
+def steps_to(judged: list[tuple[int, float]], share: float, *, from_zero: bool = True) -> float | None:
+    """The step at which the validation figure first reaches ``share`` of its final value.
 
-    Between judgements it moves in a straight line. ``judged`` holds (step, F1) in order; before the first judgement the
-    line starts at (0, 0). None when the final F1 is 0 (there is nothing to reach).
+    Args:
+        judged: (step, figure) in order. In between the figure moves in a straight line.
+        share: of the last one.
+        from_zero: whether it is 0 before the first step, as F1 and AP are.
+
+    None where it cannot be told: of one judgement alone, where the final figure is 0 (there is nothing to reach), and
+    where the first judgement is there already and it is not known where it began.
     """
-    if not judged or judged[-1][1] <= 0:
+    if len(judged) < 2 or judged[-1][1] <= 0:
         return None
     goal = share * judged[-1][1]
+    if not from_zero and judged[0][1] >= goal:
+        return None
     before = (0, 0.0)
     for step, f1 in judged:
         if f1 >= goal:

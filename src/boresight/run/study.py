@@ -115,7 +115,9 @@ def read_study(path: Path, *, seeds: int | None = None, only: Sequence[str] | No
         seeds=tuple(range(count)),
         reference=str(reference),
         settings=settings,
-        command=f"boresight compare {path}" + (f" --only {' '.join(only)}" if only else ""),
+        command=f"boresight compare {path}"
+        + (f" --only {' '.join(only)}" if only else "")
+        + (f" --seeds {seeds}" if seeds is not None else ""),
     )
 
 
