@@ -33,9 +33,6 @@ from boresight.run.recipe import Recipe
 from boresight.run.refine import REFINE
 from boresight.run.text import TEXT
 
-NAMES = {"features": "HQ-SAM"}
-"""Of encoders whose settings name a folder."""
-
 
 @dataclass
 class Way:
@@ -85,8 +82,8 @@ def published_sam() -> Iterator[FeatureSettings]:
 
     with tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
-        transformers.SamHQModel(transformers.SamHQConfig()).save_pretrained(folder)
-        yield FeatureSettings(name=f"sam:{folder}")
+        transformers.SamHQModel(transformers.SamHQConfig()).save_pretrained(f"{folder}/HQ-SAM")
+        yield FeatureSettings(name=f"sam:{folder}/HQ-SAM")
 
 
 def rows(rounds: int = 5, frames: int = 48, batch: int = 8, sam_frames: int = 4) -> list[Row]:
@@ -127,8 +124,10 @@ def line(recipe: Recipe, settings: Any, part: str, rounds: int, batch: int) -> R
     worst = max(abs(a - b) / abs(a) for a, b in zip(slow.losses, fast.losses, strict=True))
     assert worst < 1e-4, f"the two ways differ by {worst} of the loss"
     times = {n: Timed(None, way.seconds[1:], way.wall[1:]) for n, way in (("peer", slow), ("ours", fast))}
-    told = f"losses within {worst:.0e}; {slow.passes[-1]} and {fast.passes[-1]} images encoded an epoch"
-    work = f"an epoch of {settings.detector}, cached, {frames} scenes, {NAMES.get(part, encoder.name)}"
+    encoded = (slow.passes[-1], fast.passes[-1])
+    assert encoded == (frames, 0), f"{encoded} images were encoded: a store of 1 MB keeps some; give more --frames"
+    told = f"losses within {worst:.0e}; {encoded[0]} and {encoded[1]} images encoded an epoch"
+    work = f"an epoch of {settings.detector}, cached, {frames} scenes, {Path(encoder.name).name}"
     return row(work, "without the store", times, ">= 5", told)
 
 

@@ -57,15 +57,15 @@ class Images:
     @classmethod
     def joined(cls, parts: Sequence[Images]) -> Images:
         """Images of several parts, one part after the other."""
-        first = np.cumsum([0, *(len(part.image_ids) for part in parts)])
+        first = np.cumsum([0, *(len(part.image_ids) for part in parts)])[:-1]
         return cls(
             image_ids=_end_to_end([part.image_ids for part in parts], np.int64),
             truth_box=_end_to_end([part.truth_box for part in parts], np.float64).reshape(-1, 4),
-            truth_image=_end_to_end([part.truth_image + at for part, at in zip(parts, first, strict=False)], np.int64),
+            truth_image=_end_to_end([part.truth_image + at for part, at in zip(parts, first, strict=True)], np.int64),
             truth_label=_end_to_end([part.truth_label for part in parts], np.int64),
             crowd=_end_to_end([part.crowd for part in parts], np.bool_),
             found_box=_end_to_end([part.found_box for part in parts], np.float64).reshape(-1, 4),
-            found_image=_end_to_end([part.found_image + at for part, at in zip(parts, first, strict=False)], np.int64),
+            found_image=_end_to_end([part.found_image + at for part, at in zip(parts, first, strict=True)], np.int64),
             found_label=_end_to_end([part.found_label for part in parts], np.int64),
             score=_end_to_end([part.score for part in parts], np.float64),
         )

@@ -76,10 +76,10 @@ class Parts:
 
     Args:
         classes: names.
+        drawn: keeps some of the images with their boxes.
 
     Attributes:
         coco: COCO's figures of the same images.
-        drawn: some images with their boxes.
     """
 
     classes: Sequence[str]

@@ -19,7 +19,6 @@ from boresight.report.page import page
 from boresight.report.panels import Effect, curve_panel, forest_panel
 from boresight.run.record import read_parquet, write_text
 
-ONE_SEED = " (one seed)"
 _WORDS = {1: "clearly better", -1: "clearly worse", 0: "no clear difference"}
 
 
@@ -47,12 +46,16 @@ def difference_text(difference: Mapping[str, Any] | None, digits: int) -> str:
     if not difference or difference.get("estimate") is None:
         return "—"
     estimate, low, high = (
-        None if difference.get(k) is None else with_minus(f"{round(difference[k], digits) + 0.0:+.{digits}f}")
-        for k in ("estimate", "low", "high")
+        None if difference.get(k) is None else _signed(difference[k], digits) for k in ("estimate", "low", "high")
     )
     if low is None or high is None:
-        return f"{estimate}{ONE_SEED}"
+        return f"{estimate} (one seed)"
     return f"{estimate} [{low}, {high}]"
+
+
+def _signed(value: float, digits: int) -> str:
+    """With its sign; what is rounded to nothing has none to show, and gets a plus."""
+    return with_minus(f"{round(value, digits) + 0.0:+.{digits}f}")
 
 
 def _in_lines(text: str) -> str:
@@ -78,11 +81,10 @@ def _sentence(start: str, others: Mapping[str, Any], figure: Figure) -> str:
     for name, differences in others.items():
         sign = verdict(differences, figure)
         found = (differences or {}).get(figure.key)
-        shown = difference_text(found, figure.digits)
         if found and found["low"] is None:
-            alone.append(f"{name} {shown.removesuffix(ONE_SEED)}")
+            alone.append(f"{name} {_signed(found['estimate'], figure.digits)}")
         else:
-            groups[sign].append(f"{name} ({shown})" if sign else name)
+            groups[sign].append(f"{name} ({difference_text(found, figure.digits)})" if sign else name)
     parts = [f"{', '.join(names)} {_WORDS[sign]}" for sign, names in groups.items() if sign and names]
     if groups[0]:
         parts.append(f"no clear difference for {', '.join(groups[0])}")
